@@ -1,0 +1,54 @@
+//! The seam to what changes are read from.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use crate::cut::{Boundary, CutBuilder};
+use crate::error::Result;
+use crate::position::{Order, Position, SourceKey};
+
+/// Where a source is to start.
+#[derive(Clone, Debug, Default)]
+pub struct Resume {
+    /// From the resume record: everything up to here is durable. `None`: never ran.
+    pub position: Option<Position>,
+    /// The incarnation that `position` belongs to.
+    pub incarnation: Option<String>,
+    /// Source tables whose snapshot is complete.
+    pub snapshots: BTreeMap<SourceKey, Order>,
+}
+
+/// What a source says of itself once it is connected.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Identity of the history that positions belong to (I2): PostgreSQL's system id and timeline.
+    pub incarnation: String,
+    /// Where it will start: `Resume::position`, or the place of its slot at the first start.
+    pub start: Position,
+}
+
+/// A source of changes. Reconnecting, pausing, batching and acknowledging in order are the engine's: a source
+/// only answers with an error of kind `Retry`, and is opened again.
+#[async_trait]
+pub trait Source: Send {
+    /// Connects and takes the source's own lock, where it has one.
+    ///
+    /// Errors: `position.gap` (halt) where another incarnation answers or the source has been acknowledged beyond
+    /// `resume.position`; `Config` for what a person must mend; `Retry` where the server is not there.
+    async fn open(&mut self, resume: &Resume) -> Result<Opened>;
+
+    /// Appends changes, in the source's order, and says where that leaves it. Returns when a batch has been closed, when
+    /// a transaction has ended and nothing more is buffered, or when idle. Waits while there is nothing to say.
+    ///
+    /// Must be cancel-safe: the engine drops the future at any await and calls `read` again.
+    async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary>;
+
+    /// Everything up to `position` is durable and recorded: the source may forget it (I3).
+    async fn acknowledge(&mut self, position: &Position) -> Result<()>;
+
+    /// Whether the source itself lets one reader in at a time (a replication slot, a group): then no lease is waited for.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+}
