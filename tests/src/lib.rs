@@ -1,0 +1,5 @@
+//! What the end-to-end tests stand on: real servers and independent readers.
+//!
+//! Nothing here is ever skipped: a server whose binary is absent panics with the command that installs it.
+
+pub mod servers;
