@@ -1,0 +1,89 @@
+//! Builds the first-party plugins as WebAssembly components.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::command::Run;
+use crate::{Outcome, paths};
+
+pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Builds every plugin of plugins/ into plugins/dist/FOLDER.wasm and answers that folder.
+pub(crate) fn build() -> Outcome<PathBuf> {
+    let workspace = paths::root().join("plugins");
+    let target = paths::guest_target();
+    cargo(&workspace, &target, &[])?;
+    let dist = workspace.join("dist");
+    fs::create_dir_all(&dist).map_err(|e| format!("{}: {e}", dist.display()))?;
+    let plugins = components(&workspace)?;
+    for (folder, file) in &plugins {
+        publish(&target.join(TARGET).join("release").join(file), &dist.join(format!("{folder}.wasm")))?;
+    }
+    if plugins.is_empty() { Err("plugins/ holds no crate of type cdylib".to_owned()) } else { Ok(dist) }
+}
+
+/// Builds one package with some cargo arguments of its own (features) and answers the component's file.
+pub(crate) fn build_one(package: &str, args: &[&str]) -> Outcome<PathBuf> {
+    let target = paths::guest_target();
+    let mut all = vec!["--package", package];
+    all.extend(args);
+    cargo(&paths::root().join("plugins"), &target, &all)?;
+    let file = target.join(TARGET).join("release").join(format!("{}.wasm", package.replace('-', "_")));
+    if file.is_file() { Ok(file) } else { Err(format!("the build left no {}", file.display())) }
+}
+
+/// rustup's own linker for components turns the core module into one; no WASI gets in.
+fn cargo(workspace: &Path, target: &Path, args: &[&str]) -> Outcome {
+    let build = Run::cargo().args(["build", "--release", "--locked", "--target", TARGET]).args(args);
+    let linker = component_linker()?;
+    build
+        .dir(workspace)
+        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker)
+        .must()
+}
+
+fn component_linker() -> Outcome<PathBuf> {
+    let sysroot = Run::new("rustc").args(["--print", "sysroot"]).quiet().output()?;
+    let version = Run::new("rustc").arg("-vV").quiet().output()?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc names no host")?;
+    let linker = Path::new(sysroot.trim()).join("lib/rustlib").join(host).join("bin/wasm-component-ld");
+    if linker.is_file() {
+        Ok(linker)
+    } else {
+        Err(format!("{} is absent: use rustup's toolchain, which brings it", linker.display()))
+    }
+}
+
+/// The workspace's components: each one's folder, and the name of the file that cargo builds.
+fn components(workspace: &Path) -> Outcome<Vec<(String, String)>> {
+    let ask = Run::cargo().args(["metadata", "--no-deps", "--format-version", "1"]).dir(workspace).quiet();
+    let metadata: Value = serde_json::from_str(&ask.output()?).map_err(|e| format!("cargo metadata: {e}"))?;
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut found = Vec::new();
+    for package in list(&metadata["packages"]) {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
+        let folder = manifest.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+        let targets = list(&package["targets"]);
+        let component = targets.iter().find(|target| list(&target["crate_types"]).contains(&"cdylib".into()));
+        if let Some(name) = component.and_then(|target| target["name"].as_str()) {
+            found.push((folder, format!("{}.wasm", name.replace('-', "_"))));
+        }
+    }
+    Ok(found)
+}
+
+/// Replaces the file in one step, and only if it differs: a running pipeline may watch it.
+pub(crate) fn publish(file: &Path, target: &Path) -> Outcome {
+    let failed = |e: std::io::Error| format!("{} -> {}: {e}", file.display(), target.display());
+    let bytes = fs::read(file).map_err(failed)?;
+    if fs::read(target).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let staged = target.with_extension("new");
+    fs::write(&staged, &bytes).and_then(|()| fs::rename(&staged, target)).map_err(failed)?;
+    println!("plugins: {} ({} kB)", paths::shown(target), bytes.len() / 1000);
+    Ok(())
+}

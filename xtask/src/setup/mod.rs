@@ -1,0 +1,56 @@
+//! Installs what the demo and the tests need, once: pinned, by the ordinary package clients, and says what it does.
+
+mod servers;
+mod system;
+
+use std::path::Path;
+use std::time::Instant;
+
+use crate::command::{Run, has};
+use crate::{Outcome, paths};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Demo,
+    Test,
+    All,
+}
+
+impl Scope {
+    pub(crate) fn parse(word: &str) -> Outcome<Scope> {
+        match word {
+            "demo" => Ok(Scope::Demo),
+            "test" => Ok(Scope::Test),
+            "all" => Ok(Scope::All),
+            _ => Err(format!("`setup {word}`: there are demo, test and all")),
+        }
+    }
+}
+
+/// Brings the machine to where the scope's commands run. Quick when nothing is missing.
+pub(crate) fn run(scope: Scope) -> Outcome {
+    let start = Instant::now();
+    system::install(if scope == Scope::Demo { system::DEMO } else { system::ALL })?;
+    wasm_target()?;
+    if scope != Scope::Demo {
+        let cache = paths::cache()?;
+        std::fs::create_dir_all(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
+        servers::install(&cache)?;
+    }
+    println!("setup: everything is there ({:.1} s)", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn wasm_target() -> Outcome {
+    const TARGET: &str = "wasm32-unknown-unknown";
+    let rustc = || Run::new("rustc").quiet();
+    let libs = rustc().args(["--print", "target-libdir", "--target", TARGET]).output()?;
+    if Path::new(libs.trim()).is_dir() {
+        return Ok(());
+    }
+    println!("setup: the compiler lacks the target {TARGET} for the plugins");
+    if !has("rustup") {
+        return Err(format!("install the standard library for {TARGET}, or rustup, which fetches it"));
+    }
+    Run::new("rustup").args(["target", "add", TARGET]).must()
+}
