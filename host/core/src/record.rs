@@ -58,6 +58,8 @@ pub struct Record {
     pub epoch: u64,
     /// Which host wrote it, for the lease.
     pub instance: String,
+    /// Random, one a start: tells our own record from that of a host with the same name.
+    pub nonce: u64,
     /// Microseconds since 1970-01-01 UTC, by the writer's clock; for people.
     pub written_at: i64,
     /// Written at an orderly stop: nobody waits for the lease.

@@ -1,0 +1,138 @@
+//! Dead letters: refused changes as rows of an ordinary table (I14).
+
+use std::sync::{Arc, LazyLock};
+
+use arrow_array::builder::{BooleanBuilder, StringBuilder};
+use arrow_array::{ArrayRef, BooleanArray};
+use serde_json::{Value, json};
+
+use crate::batch::{ChangeBatch, ChangeType, Reject};
+use crate::error::Result;
+use crate::json;
+use crate::schema::{Column, ColumnType, Images, TableName, TableSchema};
+use crate::stage::StageSpec;
+
+/// The table that letters go to, in the letters' own sink.
+pub const TABLE: &str = "dead_letters";
+
+/// Columns of the letters table; readers find stored letters by `source`, `pipeline` and `incarnation` beside
+/// the position that the sink adds.
+pub fn schema() -> Arc<TableSchema> {
+    static SCHEMA: LazyLock<Arc<TableSchema>> = LazyLock::new(|| {
+        let text = |name: &str| Column::new(name, ColumnType::Text);
+        let columns = vec![
+            text("pipeline"),
+            text("incarnation"),
+            // `SourceKey` as text: which source table and partition.
+            text("source").not_null(),
+            // The table's name where it was refused; a stage may have renamed it.
+            text("table"),
+            text("stage"),
+            text("plugin"),
+            text("code"),
+            text("reason"),
+            text("column"),
+            // The row images as they entered the failing stage: [{"change_type", "row", "unavailable"}].
+            Column::new("images", ColumnType::Json),
+            // Columns left out, since this or a later stage may be there to mask them.
+            Column::new("omitted", ColumnType::Json),
+            Column::new("complete", ColumnType::Boolean),
+            Column::new("schema", ColumnType::Json),
+            Column::new("snapshot", ColumnType::Boolean),
+        ];
+        Arc::new(TableSchema::new(TableName::new("", TABLE), columns, Images::Full))
+    });
+    SCHEMA.clone()
+}
+
+/// Who refuses: what the letter names.
+#[derive(Clone, Debug)]
+pub struct Refuser<'a> {
+    pub pipeline: &'a str,
+    pub incarnation: &'a str,
+    /// "source", "sink", or the stage's name.
+    pub stage: &'a str,
+    /// The stage's spec where it is one.
+    pub spec: Option<&'a StageSpec>,
+    /// This stage and those after it, whose written columns are left out; empty where the user keeps originals.
+    pub later: &'a [&'a StageSpec],
+}
+
+/// The letters of the refused changes of a batch, as rows for the letters table. `batch` is what entered the
+/// failing stage; every change of `rejects` has rows in it.
+pub fn letters(batch: &ChangeBatch, rejects: &[Reject], by: &Refuser<'_>) -> Result<ChangeBatch> {
+    let table = batch.schema.name.to_string();
+    let omitted = omitted(batch, by.later, &table);
+    let columns = batch.schema.columns.iter().map(|c| json!({"name": &*c.name, "type": c.ty.to_string(), "key": c.key}));
+    let schema_json = Value::Array(columns.collect()).to_string();
+    let omitted_json = json!(omitted).to_string();
+    let plugin = by.spec.map(|s| format!("{}:{}", s.name, s.digest));
+    let source = batch.origin.source.to_string();
+    let mut images = StringBuilder::new();
+    let mut complete = BooleanBuilder::new();
+    for reject in rejects {
+        let (text, whole) = images_of(batch, reject.change, &omitted);
+        images.append_value(text);
+        complete.append_value(whole && omitted.is_empty());
+    }
+    let rows = rejects.len();
+    let same = |value: Option<&str>| text_column(std::iter::repeat_n(value, rows));
+    let columns: Vec<ArrayRef> = vec![
+        same(Some(by.pipeline)),
+        same(Some(by.incarnation)),
+        same(Some(&source)),
+        same(Some(&table)),
+        same(Some(by.stage)),
+        same(plugin.as_deref()),
+        text_column(rejects.iter().map(|r| Some(&*r.code))),
+        text_column(rejects.iter().map(|r| Some(&*r.reason))),
+        text_column(rejects.iter().map(|r| r.column.as_deref())),
+        Arc::new(images.finish()),
+        same(Some(&omitted_json)),
+        Arc::new(complete.finish()),
+        same(Some(&schema_json)),
+        Arc::new(BooleanArray::from(vec![batch.origin.snapshot; rows])),
+    ];
+    let unavailable = vec![None; columns.len()];
+    let letters = ChangeBatch {
+        schema: schema(),
+        origin: batch.origin.clone(),
+        change_types: vec![ChangeType::Insert; rows],
+        changes: rejects.iter().map(|r| r.change).collect(),
+        columns,
+        unavailable,
+    };
+    letters.check()?;
+    Ok(letters)
+}
+
+fn text_column<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+    let mut builder = StringBuilder::new();
+    for value in values {
+        builder.append_option(value);
+    }
+    Arc::new(builder.finish())
+}
+
+/// Columns of the batch that this or a later stage was granted to write: they may be there to be masked.
+fn omitted(batch: &ChangeBatch, later: &[&StageSpec], table: &str) -> Vec<String> {
+    let may_mask = |column: &Column| {
+        later.iter().any(|s| s.sees(table) && s.grants.may_write(&column.name) && (!column.key || s.grants.keys.iter().any(|k| **k == *column.name)))
+    };
+    batch.schema.columns.iter().filter(|c| may_mask(c)).map(|c| c.name.to_string()).collect()
+}
+
+fn images_of(batch: &ChangeBatch, change: u32, omitted: &[String]) -> (String, bool) {
+    let first = batch.changes.partition_point(|c| *c < change);
+    let mut complete = true;
+    let images: Vec<Value> = (first..batch.rows())
+        .take_while(|row| batch.changes[*row] == change)
+        .map(|row| {
+            let missing = json::unavailable(batch, row);
+            complete &= missing.is_empty();
+            let object = json::row(batch, row, |name| omitted.iter().any(|o| o == name));
+            json!({"change_type": batch.change_types[row].name(), "row": object, "unavailable": missing})
+        })
+        .collect();
+    (Value::Array(images).to_string(), complete)
+}

@@ -1,0 +1,374 @@
+//! The second third of the way: the stages, in order; verdicts; and the swap of their code between two cuts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_buffer::BooleanBuffer;
+use tokio::sync::{mpsc, oneshot};
+
+use super::reader::Read;
+use super::replay::Replay;
+use super::settings::{Mutant, Settings};
+use super::{ConfiguredStage, Counts, SwapReport};
+use crate::batch::{ChangeBatch, Reject};
+use crate::cut::Cut;
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::letters::{Refuser, letters};
+use crate::position::SourceKey;
+use crate::schema::TableSchema;
+use crate::stage::{OnFailure, Stage, StageOutput, StageSpec};
+
+/// Code that is to take the place of what runs.
+pub(super) struct Swap {
+    pub configured: Vec<ConfiguredStage>,
+    pub stages: Vec<Box<dyn Stage>>,
+    /// A changed output schema is meant.
+    pub allow_schema_change: bool,
+    /// Nobody waits for the swap of a start.
+    pub reply: Option<oneshot::Sender<Result<SwapReport>>>,
+}
+
+/// What moves from the stages to the committer.
+pub(super) enum Passed {
+    Rows(ChangeBatch),
+    Letters(ChangeBatch),
+    /// `swapped`: what follows was made by these stages; recorded before its first commit (I4).
+    Cut { cut: Cut, counts: Counts, swapped: Option<Swapped> },
+}
+
+pub(super) struct Swapped {
+    pub configured: Vec<ConfiguredStage>,
+    pub reply: Option<oneshot::Sender<Result<SwapReport>>>,
+}
+
+pub(super) struct Chain {
+    pub stages: Vec<Box<dyn Stage>>,
+    pub replay: Replay,
+    pub incoming: mpsc::Receiver<Read>,
+    pub swaps: mpsc::Receiver<Swap>,
+    pub out: mpsc::Sender<Passed>,
+    pub pipeline: String,
+    pub incarnation: String,
+    pub settings: Settings,
+    pub env: Arc<dyn Environment>,
+    /// The schema that each source table has now: what new code is planned against.
+    pub live: BTreeMap<SourceKey, Arc<TableSchema>>,
+    pub waiting: Option<Swap>,
+    /// Put in force inside the cut, by a mutant.
+    pub early: Option<Swapped>,
+    pub counts: Counts,
+}
+
+/// Refusals met while a batch went through: what entered the failing stage, its index, and the changes.
+#[derive(Default)]
+struct Refusals {
+    at: Vec<(Option<usize>, ChangeBatch, Vec<Reject>)>,
+    changes: BTreeSet<u32>,
+}
+
+impl Chain {
+    /// Passes batches and cuts on until the reader is done.
+    pub(super) async fn run(mut self) -> Result<()> {
+        while let Some(read) = self.incoming.recv().await {
+            let open = match read {
+                Read::Batch(batch) => self.pass(batch).await?,
+                Read::Cut(cut) => self.end_cut(cut).await?,
+            };
+            if !open {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, passed: Passed) -> bool {
+        self.out.send(passed).await.is_ok()
+    }
+
+    /// One batch through all stages, and its letters.
+    async fn pass(&mut self, batch: ChangeBatch) -> Result<bool> {
+        if self.settings.mutant == Some(Mutant::SwapInsideCut) && self.early.is_none() {
+            self.take_swap();
+            self.early = self.swap().await;
+        }
+        let Some(batch) = self.replay.beyond_snapshot(batch) else { return Ok(true) };
+        self.counts.images_in += batch.rows() as u64;
+        if self.live.get(&batch.origin.source).is_none_or(|s| !Arc::ptr_eq(s, &batch.schema)) {
+            self.live.insert(batch.origin.source.clone(), batch.schema.clone());
+        }
+        let is_new = self.replay.is_new(&batch);
+        let mut refusals = Refusals::default();
+        let mut rows = self.through_stages(batch, is_new, &mut refusals).await?;
+        if !refusals.changes.is_empty() {
+            rows = self.without_refused(rows, &refusals.changes)?;
+            for (stage, entered, rejects) in std::mem::take(&mut refusals.at) {
+                let letters = self.letters_of(stage, &entered, &rejects)?;
+                if !self.send(Passed::Letters(letters)).await {
+                    return Ok(false);
+                }
+            }
+        }
+        for batch in rows {
+            let Some(batch) = self.left_to_write(batch, is_new)? else { continue };
+            self.counts.images_out += batch.rows() as u64;
+            if !self.send(Passed::Rows(batch)).await {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn through_stages(&mut self, batch: ChangeBatch, is_new: bool, refusals: &mut Refusals) -> Result<Vec<ChangeBatch>> {
+        let mut flowing = vec![batch];
+        if !flowing[0].origin.rejects.is_empty() {
+            let batch = flowing.remove(0);
+            let rejects = rejects_with_rows(&batch);
+            let (rest, rejects) = self.refuse(None, &batch, rejects, is_new, refusals)?;
+            let gone: BTreeSet<u32> = rejects.iter().map(|r| r.change).collect();
+            flowing.extend(without(rest, &gone)?);
+        }
+        for index in 0..self.stages.len() {
+            let mut next = Vec::with_capacity(flowing.len());
+            for batch in flowing {
+                if !self.stages[index].spec().sees(&batch.schema.name.to_string()) {
+                    next.push(batch);
+                    continue;
+                }
+                let output = self.apply(index, &batch, is_new).await?;
+                self.counts.dropped += output.dropped;
+                self.counts.emitted += output.emitted;
+                if !output.rejects.is_empty() {
+                    self.refuse(Some(index), &batch, output.rejects, is_new, refusals)?;
+                }
+                next.extend(output.batches);
+            }
+            flowing = next;
+        }
+        Ok(flowing)
+    }
+
+    /// Books refusals, each change once. A change whose verdict is settled is a letter where one is stored; one that was
+    /// accepted before must not be refused now (I5).
+    fn refuse(
+        &mut self,
+        stage: Option<usize>,
+        batch: &ChangeBatch,
+        rejects: Vec<Reject>,
+        is_new: bool,
+        refusals: &mut Refusals,
+    ) -> Result<(ChangeBatch, Vec<Reject>)> {
+        let mut fresh = Vec::new();
+        for reject in &rejects {
+            let order = batch.origin.orders[reject.change as usize];
+            let source = &batch.origin.source;
+            if !is_new && !self.replay.is_judged(source, order) {
+                if self.settings.mutant == Some(Mutant::StoredLetterJudgedAgain) || self.replay.is_letter(source, order) {
+                    refusals.changes.insert(reject.change);
+                    continue;
+                }
+                return Err(diverged(&reject.reason, source, &order.to_string()));
+            }
+            if refusals.changes.insert(reject.change) {
+                fresh.push(reject.clone());
+            }
+        }
+        if !fresh.is_empty() {
+            self.counts.letters += fresh.len() as u64;
+            self.counts.letter_images += rows_of(batch, &fresh) as u64;
+            refusals.at.push((stage, batch.clone(), fresh));
+        }
+        Ok((batch.clone(), rejects))
+    }
+
+    /// A change is stored as a letter or as rows, never as both: what is refused in one table leaves the others too.
+    fn without_refused(&mut self, rows: Vec<ChangeBatch>, refused: &BTreeSet<u32>) -> Result<Vec<ChangeBatch>> {
+        let mut left = Vec::with_capacity(rows.len());
+        for batch in rows {
+            let before = batch.rows();
+            let batch = without(batch, refused)?;
+            let after = batch.as_ref().map_or(0, ChangeBatch::rows);
+            self.counts.letter_images += (before - after) as u64;
+            left.extend(batch);
+        }
+        Ok(left)
+    }
+
+    /// Without what is stored already, as letter or in the table.
+    fn left_to_write(&mut self, batch: ChangeBatch, is_new: bool) -> Result<Option<ChangeBatch>> {
+        if is_new {
+            return Ok(Some(batch));
+        }
+        let before = batch.rows();
+        let table = batch.schema.name.clone();
+        let left = match self.replay.without_letters(batch)? {
+            Some(batch) => self.replay.not_yet_in(&table, batch),
+            None => None,
+        };
+        self.counts.already_stored += (before - left.as_ref().map_or(0, ChangeBatch::rows)) as u64;
+        Ok(left)
+    }
+
+    /// Calls a stage; waits and asks again where it says so. A batch that it can not handle at all becomes letters, or
+    /// stops the pipeline, as the file says. A replayed batch is tried again before it counts as diverged.
+    async fn apply(&mut self, index: usize, batch: &ChangeBatch, is_new: bool) -> Result<StageOutput> {
+        let mut pause = Duration::from_millis(50);
+        let mut tries = 0;
+        loop {
+            let error = match self.stages[index].apply(batch).await {
+                Ok(output) => return Ok(output),
+                Err(error) => error,
+            };
+            tries += 1;
+            let spec = self.stages[index].spec();
+            metrics::counter!("millrace_stage_errors_total", "pipeline" => self.pipeline.clone(), "plugin" => spec.name.clone(), "code" => error.code).increment(1);
+            let retry = error.kind == Kind::Retry || (!is_new && tries < 3);
+            if retry && tries <= self.settings.stage_retries {
+                tracing::warn!(pipeline = %self.pipeline, plugin = %spec.name, table = %batch.schema.name, %error, "stage asks for time");
+                self.env.sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+                continue;
+            }
+            if error.kind == Kind::Retry {
+                return Err(error);
+            }
+            tracing::error!(pipeline = %self.pipeline, plugin = %spec.identity(), table = %batch.schema.name, position = %batch.order(0), %error, "stage failed on a batch");
+            return match spec.on_failure {
+                OnFailure::Halt => Err(Error { kind: Kind::Halt, ..error }),
+                OnFailure::DeadLetter => Ok(all_refused(batch, &error)),
+            };
+        }
+    }
+
+    fn letters_of(&self, stage: Option<usize>, entered: &ChangeBatch, rejects: &[Reject]) -> Result<ChangeBatch> {
+        let first = stage.unwrap_or(0);
+        let specs: Vec<&StageSpec> = self.stages[first.min(self.stages.len())..].iter().map(|s| s.spec()).collect();
+        let by = Refuser {
+            pipeline: &self.pipeline,
+            incarnation: &self.incarnation,
+            stage: stage.map_or("source", |i| &self.stages[i].spec().name),
+            spec: stage.map(|i| self.stages[i].spec()),
+            later: if self.settings.keep_original { &[] } else { &specs },
+        };
+        letters(entered, rejects, &by)
+    }
+
+    /// Ends the cut; where new code waits and the cut allows it, what follows is made by it (I4).
+    async fn end_cut(&mut self, cut: Cut) -> Result<bool> {
+        for (source, order) in &cut.snapshot {
+            self.replay.note_snapshot(source.clone(), *order);
+        }
+        self.take_swap();
+        let allowed = cut.position.as_ref().is_some_and(|p| self.replay.is_over(p)) && !cut.end;
+        let swapped = match self.early.take() {
+            Some(early) => Some(early),
+            None if allowed => self.swap().await,
+            None => None,
+        };
+        let counts = std::mem::take(&mut self.counts);
+        Ok(self.send(Passed::Cut { cut, counts, swapped }).await)
+    }
+
+    /// The newest request; one that it overtakes is told so.
+    fn take_swap(&mut self) {
+        while let Ok(swap) = self.swaps.try_recv() {
+            if let Some(Swap { reply: Some(reply), .. }) = self.waiting.replace(swap) {
+                answer(reply, Err(Error::config("swap.overtaken", "a newer version arrived before this one was put in force")));
+            }
+        }
+    }
+
+    /// Plans the new code against the live schemas and puts it in force; what runs stays where a check fails.
+    async fn swap(&mut self) -> Option<Swapped> {
+        let mut swap = self.waiting.take()?;
+        match self.check(&mut swap).await {
+            Ok(()) => {
+                self.stages = swap.stages;
+                Some(Swapped { configured: swap.configured, reply: swap.reply })
+            }
+            Err(error) => {
+                tracing::error!(pipeline = %self.pipeline, %error, "the new version is refused; the old one goes on");
+                if let Some(reply) = swap.reply {
+                    answer(reply, Err(error));
+                }
+                None
+            }
+        }
+    }
+
+    async fn check(&mut self, swap: &mut Swap) -> Result<()> {
+        for schema in self.live.values() {
+            let new = outputs(&mut swap.stages, schema).await?;
+            if swap.allow_schema_change {
+                continue;
+            }
+            let old = outputs(&mut self.stages, schema).await?;
+            if new != old {
+                return Err(Error::config(
+                    "swap.schema_change",
+                    format!("the new version changes what leaves for {}", schema.name),
+                )
+                .hint("allow it with `allow_schema_change: true` in the pipeline file, or keep the output columns and types as they are"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The forms that rows of a schema leave the stages with.
+pub(super) async fn outputs(stages: &mut [Box<dyn Stage>], schema: &Arc<TableSchema>) -> Result<Vec<Arc<TableSchema>>> {
+    let mut forms = vec![schema.clone()];
+    for stage in stages.iter_mut() {
+        let mut next = Vec::new();
+        for form in forms {
+            let plan = if stage.spec().sees(&form.name.to_string()) { stage.plan(&form).await? } else { None };
+            match plan {
+                Some(plan) => {
+                    next.push(plan.output);
+                    next.extend(plan.shapes);
+                }
+                None => next.push(form),
+            }
+        }
+        forms = next;
+    }
+    Ok(forms)
+}
+
+fn answer(reply: oneshot::Sender<Result<SwapReport>>, result: Result<SwapReport>) {
+    if reply.send(result).is_err() {
+        tracing::debug!("nobody waits for the answer to a swap any more");
+    }
+}
+
+/// The source's own rejects, as far as their rows are still in the batch.
+fn rejects_with_rows(batch: &ChangeBatch) -> Vec<Reject> {
+    batch.origin.rejects.iter().filter(|r| batch.changes.binary_search(&r.change).is_ok()).cloned().collect()
+}
+
+fn without(batch: ChangeBatch, changes: &BTreeSet<u32>) -> Result<Option<ChangeBatch>> {
+    let keep: BooleanBuffer = batch.changes.iter().map(|c| !changes.contains(c)).collect();
+    let batch = batch.filter(&keep)?;
+    Ok((!batch.is_empty()).then_some(batch))
+}
+
+fn rows_of(batch: &ChangeBatch, rejects: &[Reject]) -> usize {
+    rejects
+        .iter()
+        .map(|r| batch.changes.partition_point(|c| *c <= r.change) - batch.changes.partition_point(|c| *c < r.change))
+        .sum()
+}
+
+fn all_refused(batch: &ChangeBatch, error: &Error) -> StageOutput {
+    let mut changes = batch.changes.clone();
+    changes.dedup();
+    let reject = |change| Reject { change, code: error.code.into(), reason: error.message.clone(), column: None };
+    StageOutput { rejects: changes.into_iter().map(reject).collect(), ..StageOutput::default() }
+}
+
+/// A replayed change was accepted before and is refused now.
+pub(super) fn diverged(reason: &str, source: &SourceKey, order: &str) -> Error {
+    Error::halt("replay.diverged", format!("change {order} of {source} was accepted before a restart and is refused now: {reason}"))
+        .hint("a plugin answered differently for the same row: it must not depend on time, chance or how batches are cut")
+}

@@ -1,0 +1,263 @@
+//! The last third of the way: prepare, letters, data, record, acknowledgement, in this order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use super::chain::{Passed, Swapped, diverged};
+use super::keeper::Keeper;
+use super::settings::{Mutant, Settings};
+use super::{Counts, Summary, SwapReport};
+use crate::batch::{ChangeBatch, Reject};
+use crate::cut::Cut;
+use crate::environment::Environment;
+use crate::error::Result;
+use crate::letters::{Refuser, letters};
+use crate::position::{Order, Position, SourceKey};
+use crate::record::Pending;
+use crate::sink::{Prepared, Provenance, Refusal, Sink};
+
+pub(super) struct Committer<'a> {
+    pub sink: Box<dyn Sink>,
+    pub letters: Box<dyn Sink>,
+    pub keeper: Keeper,
+    pub acknowledge: watch::Sender<Option<Position>>,
+    /// Up to where verdicts were settled at the start.
+    pub settled: BTreeMap<SourceKey, Order>,
+    /// The last change of each source table in every cut of this start: what a letters commit stores (I5).
+    pub passed: BTreeMap<SourceKey, Order>,
+    /// Letters wait for the end of the cut.
+    pub has_letters: bool,
+    pub commit_micros: Arc<AtomicU64>,
+    pub settings: Settings,
+    pub env: Arc<dyn Environment>,
+    pub summary: &'a mut Summary,
+    /// A swap whose record the mutant writes too late.
+    pub late: Option<Swapped>,
+}
+
+impl Committer<'_> {
+    /// Takes one thing from the stages. Answers whether the source has ended.
+    pub(super) async fn take(&mut self, passed: Passed) -> Result<bool> {
+        match passed {
+            Passed::Rows(batch) => self.sink.write(batch).await.map(|()| false),
+            Passed::Letters(batch) => {
+                self.has_letters = true;
+                self.letters.write(batch).await.map(|()| false)
+            }
+            Passed::Cut { cut, counts, swapped } => {
+                let end = cut.end;
+                self.commit(cut, counts, swapped).await?;
+                Ok(end)
+            }
+        }
+    }
+
+    /// The order of a cut (design, section 3): nothing here may change places.
+    async fn commit(&mut self, cut: Cut, mut counts: Counts, swapped: Option<Swapped>) -> Result<()> {
+        let started = self.env.monotonic();
+        for (source, order) in &cut.last {
+            self.passed.insert(source.clone(), *order);
+        }
+        if cut.rows > 0 || cut.is_snapshot() {
+            let mut prepared = self.sink.prepare(&cut).await?;
+            self.write_refused(std::mem::take(&mut prepared.refused), &mut counts).await?;
+            let letters_cut = Cut { last: self.passed.clone(), ..cut.clone() };
+            let letters_prepared = self.prepare_letters(&letters_cut).await?;
+            self.record_intent(&cut, prepared, letters_prepared).await?;
+            if self.settings.mutant == Some(Mutant::LettersAfterData) {
+                self.sink.commit(&cut).await?;
+                self.commit_letters(&letters_cut).await?;
+            } else {
+                self.commit_letters(&letters_cut).await?;
+                self.sink.commit(&cut).await?;
+            }
+        }
+        self.record_late_swap().await?;
+        let took = self.env.monotonic().saturating_sub(started);
+        self.commit_micros.store(took.as_micros() as u64, Ordering::Relaxed);
+        self.book(&cut, &counts, took);
+        self.record(&cut, swapped).await
+    }
+
+    /// What the sink refuses becomes letters, before its cut's data (I5).
+    async fn write_refused(&mut self, refused: Vec<Refusal>, counts: &mut Counts) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for refusal in refused {
+            let source = refusal.batch.origin.source.clone();
+            let mut changes = refusal.batch.changes.clone();
+            changes.dedup();
+            let images = refusal.batch.rows() as u64;
+            counts.images_out = counts.images_out.saturating_sub(images);
+            counts.letter_images += images;
+            let mut rejects = Vec::new();
+            for change in changes {
+                let order = refusal.batch.origin.orders[change as usize];
+                if self.settled.get(&source).is_some_and(|settled| order <= *settled) {
+                    return Err(diverged(&refusal.reason, &source, &order.to_string()));
+                }
+                if seen.insert((source.clone(), order)) {
+                    let column = refusal.column.as_deref().map(Into::into);
+                    rejects.push(Reject { change, code: refusal.code.into(), reason: refusal.reason.clone(), column });
+                }
+            }
+            if rejects.is_empty() {
+                continue;
+            }
+            counts.letters += rejects.len() as u64;
+            let batch = self.sink_letters(&refusal.batch, &rejects)?;
+            self.has_letters = true;
+            self.letters.write(batch).await?;
+        }
+        Ok(())
+    }
+
+    fn sink_letters(&self, batch: &ChangeBatch, rejects: &[Reject]) -> Result<ChangeBatch> {
+        let claim = self.keeper.claimed();
+        let by = Refuser { pipeline: &claim.pipeline, incarnation: &claim.incarnation, stage: "sink", spec: None, later: &[] };
+        letters(batch, rejects, &by)
+    }
+
+    async fn prepare_letters(&mut self, cut: &Cut) -> Result<Option<Prepared>> {
+        if !self.has_letters {
+            return Ok(None);
+        }
+        self.letters.prepare(cut).await.map(Some)
+    }
+
+    /// What must be durable before anything of the cut is: names of new tables (I13), and how to finish a snapshot (I9).
+    async fn record_intent(&mut self, cut: &Cut, data: Prepared, letters: Option<Prepared>) -> Result<()> {
+        let mut needed = self.keeper.add_tables(&data.new_tables);
+        let letters = letters.and_then(|l| l.manifest);
+        let pending = cut.is_snapshot() && (data.manifest.is_some() || letters.is_some());
+        if pending && self.settings.mutant != Some(Mutant::SnapshotWithoutManifest) {
+            self.keeper.set_pending(Some(Pending { snapshot: cut.snapshot.clone(), letters, data: data.manifest }));
+            needed = true;
+        }
+        if needed { self.keeper.write().await } else { Ok(()) }
+    }
+
+    async fn commit_letters(&mut self, cut: &Cut) -> Result<()> {
+        if self.has_letters {
+            self.letters.commit(cut).await?;
+            self.has_letters = false;
+        }
+        Ok(())
+    }
+
+    /// Record, then acknowledgement (I3). A snapshot, new code and the end are recorded at once, the rest at its cadence.
+    async fn record(&mut self, cut: &Cut, swapped: Option<Swapped>) -> Result<()> {
+        if cut.is_snapshot() {
+            self.keeper.complete_snapshot(&cut.snapshot);
+        }
+        if let Some(position) = &cut.position {
+            self.keeper.advance(position);
+            if self.settings.mutant == Some(Mutant::AcknowledgeBeforeRecord) {
+                self.acknowledge.send_replace(Some(position.clone()));
+            }
+        }
+        match swapped {
+            Some(swapped) if self.settings.mutant == Some(Mutant::SwapRecordedLate) => {
+                self.late = Some(swapped);
+                Ok(())
+            }
+            Some(swapped) => self.record_swap(swapped).await,
+            None if cut.is_snapshot() || self.is_record_due() => self.write_record().await,
+            None => Ok(()),
+        }
+    }
+
+    fn is_record_due(&self) -> bool {
+        self.keeper.is_due(self.settings.record_interval)
+    }
+
+    /// Called on a timer too, so that the lease is renewed and idle positions are acknowledged (I12).
+    pub(super) async fn keep_record(&mut self) -> Result<()> {
+        if self.is_record_due() { self.write_record().await } else { Ok(()) }
+    }
+
+    async fn write_record(&mut self) -> Result<()> {
+        self.keeper.write().await?;
+        self.acknowledge.send_replace(self.keeper.record().position.clone());
+        Ok(())
+    }
+
+    /// The code by digest, then the record with this cut's position, both before the first commit under it (I4).
+    async fn record_swap(&mut self, swapped: Swapped) -> Result<()> {
+        for stage in &swapped.configured {
+            self.keeper.store().put_artifact(&stage.spec.digest, &stage.artifact).await?;
+        }
+        self.keeper.set_stages(swapped.configured.iter().map(|s| s.spec.clone()).collect());
+        self.write_record().await?;
+        self.note_provenance().await?;
+        self.summary.swaps += 1;
+        let report = SwapReport { record: self.keeper.number(), position: self.keeper.record().position.clone() };
+        tracing::info!(pipeline = %self.keeper.record().pipeline, record = report.record, "new code is in force");
+        if let Some(reply) = swapped.reply
+            && reply.send(Ok(report)).is_err()
+        {
+            tracing::debug!("nobody waits for the answer to a swap any more");
+        }
+        self.summary.configured = Some(swapped.configured);
+        Ok(())
+    }
+
+    async fn record_late_swap(&mut self) -> Result<()> {
+        match self.late.take() {
+            Some(swapped) => self.record_swap(swapped).await,
+            None => Ok(()),
+        }
+    }
+
+    /// A line of the provenance table for what is in force now.
+    pub(super) async fn note_provenance(&mut self) -> Result<()> {
+        let record = self.keeper.record();
+        let line = Provenance {
+            pipeline: record.pipeline.clone(),
+            incarnation: record.incarnation.clone().unwrap_or_default(),
+            epoch: record.epoch,
+            record: self.keeper.number(),
+            after: record.position.as_ref().map(|p| p.order.to_sortable()).unwrap_or_default(),
+            stages: serde_json::to_string(&record.stages).unwrap_or_default(),
+            at: self.env.now(),
+        };
+        self.sink.provenance(&line).await
+    }
+
+    /// An orderly stop: the lease is given back.
+    pub(super) async fn close(&mut self) -> Result<()> {
+        self.keeper.release();
+        self.write_record().await
+    }
+
+    /// What the sink says at the end.
+    pub(super) fn report(&mut self) {
+        self.summary.tables = self.sink.committed();
+        for table in self.summary.tables.keys() {
+            if let Some(location) = self.sink.location(table) {
+                self.summary.locations.insert(table.clone(), location);
+            }
+        }
+    }
+
+    fn book(&mut self, cut: &Cut, counts: &Counts, took: std::time::Duration) {
+        self.summary.add(counts);
+        let pipeline = self.keeper.record().pipeline.clone();
+        let label = || pipeline.clone();
+        metrics::counter!("millrace_images_in_total", "pipeline" => label()).increment(counts.images_in);
+        metrics::counter!("millrace_images_out_total", "pipeline" => label()).increment(counts.images_out);
+        metrics::counter!("millrace_images_dropped_total", "pipeline" => label()).increment(counts.dropped);
+        metrics::counter!("millrace_dead_letters_total", "pipeline" => label()).increment(counts.letters);
+        metrics::counter!("millrace_cuts_total", "pipeline" => label()).increment(1);
+        metrics::histogram!("millrace_cut_images", "pipeline" => label()).record(cut.rows as f64);
+        metrics::histogram!("millrace_cut_bytes", "pipeline" => label()).record(cut.bytes as f64);
+        metrics::histogram!("millrace_commit_seconds", "pipeline" => label()).record(took.as_secs_f64());
+        if cut.commit_time > 0 {
+            let lag = (self.env.now() - cut.commit_time).max(0) as f64 / 1e6;
+            metrics::gauge!("millrace_lag_seconds", "pipeline" => label()).set(lag);
+        }
+        tracing::debug!(pipeline = %pipeline, cut = cut.number, images = cut.rows, position = ?cut.position.as_ref().map(|p| p.order.to_string()), "cut committed");
+    }
+}

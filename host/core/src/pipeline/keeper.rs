@@ -1,0 +1,218 @@
+//! Keeps the resume record: claims it, advances it, and knows when it belongs to another host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::settings::Settings;
+use crate::environment::Environment;
+use crate::error::{Error, Kind, Result};
+use crate::position::{Order, Position, SourceKey};
+use crate::record::{Create, Pending, Record, RecordStore};
+use crate::schema::TableName;
+use crate::sink::Claim;
+use crate::source::{Opened, Resume};
+use crate::stage::StageSpec;
+
+/// How often a write without an answer is looked for before the pipeline starts anew.
+const LOOKS: u32 = 5;
+/// Records kept behind the newest one: hours of history at the usual cadence.
+const KEEP: u64 = 128;
+
+pub(super) struct Keeper {
+    store: Arc<dyn RecordStore>,
+    env: Arc<dyn Environment>,
+    /// The number that this host last read or wrote.
+    number: u64,
+    /// What the next write will hold.
+    record: Record,
+    /// There was a record before this start.
+    found: bool,
+    written: Duration,
+}
+
+impl Keeper {
+    /// Reads the latest record, and waits until its lease may be taken (I13).
+    pub(super) async fn open(
+        store: Arc<dyn RecordStore>,
+        env: Arc<dyn Environment>,
+        pipeline: &str,
+        instance: &str,
+        settings: &Settings,
+        exclusive: bool,
+    ) -> Result<Self> {
+        let mut latest = store.latest().await?;
+        let mut seen_since = env.monotonic();
+        loop {
+            let Some((number, bytes)) = &latest else { break };
+            let record = parse(*number, bytes)?;
+            let free = record.released || record.instance == instance || exclusive || settings.take_over;
+            if free || env.monotonic().saturating_sub(seen_since) >= settings.lease {
+                break;
+            }
+            tracing::info!(pipeline, owner = %record.instance, "waiting for the lease of another host");
+            env.sleep(Duration::from_secs(1)).await;
+            let now = store.latest().await?;
+            if now.as_ref().map(|(n, _)| *n) != Some(*number) {
+                seen_since = env.monotonic();
+            }
+            latest = now;
+        }
+        let fresh = Record {
+            pipeline: pipeline.to_string(),
+            epoch: 0,
+            instance: instance.to_string(),
+            nonce: 0,
+            written_at: 0,
+            released: false,
+            incarnation: None,
+            position: None,
+            tables: BTreeSet::new(),
+            stages: Vec::new(),
+            snapshots: BTreeMap::new(),
+            pending: None,
+        };
+        let (number, found, before) = match &latest {
+            Some((number, bytes)) => (*number, true, parse(*number, bytes)?),
+            None => (0, false, fresh),
+        };
+        let record = Record { instance: instance.to_string(), nonce: env.random(), released: false, ..before };
+        let written = env.monotonic();
+        Ok(Self { store, env, number, record, found, written })
+    }
+
+    pub(super) fn resume(&self) -> Resume {
+        Resume {
+            position: self.record.position.clone(),
+            incarnation: self.record.incarnation.clone(),
+            snapshots: self.record.snapshots.clone(),
+        }
+    }
+
+    /// Takes the next epoch: from here on the number after ours is this host's (I13). `stages` are put in force
+    /// where the pipeline never ran.
+    pub(super) async fn claim(&mut self, opened: &Opened, stages: &[StageSpec]) -> Result<()> {
+        if let Some(before) = &self.record.incarnation
+            && *before != opened.incarnation
+        {
+            return Err(Error::halt(
+                "position.gap",
+                format!("the source is now {}, and the resume record was made from {before}", opened.incarnation),
+            )
+            .hint("positions of two histories can not be compared: check that this is the right server, then start with a new pipeline name or remove the record and the tables"));
+        }
+        if !self.found {
+            self.record.stages = stages.to_vec();
+        }
+        self.record.epoch += 1;
+        self.record.incarnation = Some(opened.incarnation.clone());
+        self.record.position.get_or_insert_with(|| opened.start.clone());
+        match self.write().await {
+            Err(error) if error.kind == Kind::LetGo => Err(Error::reload("record.claimed", "another host claimed the pipeline at the same moment")),
+            other => other,
+        }
+    }
+
+    pub(super) fn claimed(&self) -> Claim {
+        Claim {
+            pipeline: self.record.pipeline.clone(),
+            incarnation: self.record.incarnation.clone().unwrap_or_default(),
+            epoch: self.record.epoch,
+            tables: self.record.tables.clone(),
+        }
+    }
+
+    pub(super) fn was_found(&self) -> bool {
+        self.found
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn RecordStore> {
+        &self.store
+    }
+
+    /// Everything up to here is in the tables; written at the record's own cadence.
+    pub(super) fn advance(&mut self, position: &Position) {
+        self.record.position = Some(position.clone());
+    }
+
+    /// Names enter the record before the tables exist (I13). Answers whether a write is needed.
+    pub(super) fn add_tables(&mut self, tables: &BTreeSet<TableName>) -> bool {
+        let before = self.record.tables.len();
+        self.record.tables.extend(tables.iter().cloned());
+        self.record.tables.len() > before
+    }
+
+    pub(super) fn set_pending(&mut self, pending: Option<Pending>) {
+        self.record.pending = pending;
+    }
+
+    pub(super) fn complete_snapshot(&mut self, snapshot: &BTreeMap<SourceKey, Order>) {
+        self.record.snapshots.extend(snapshot.clone());
+        self.record.pending = None;
+    }
+
+    pub(super) fn set_stages(&mut self, stages: Vec<StageSpec>) {
+        self.record.stages = stages;
+    }
+
+    pub(super) fn release(&mut self) {
+        self.record.released = true;
+    }
+
+    /// Whether the record's cadence asks for a write; an unchanged one is renewed for its lease.
+    pub(super) fn is_due(&self, interval: Duration) -> bool {
+        self.env.monotonic().saturating_sub(self.written) >= interval
+    }
+
+    /// Writes the next number: the one after what this host last read or wrote (I3).
+    ///
+    /// Errors: `LetGo` where another host took the number; `Retry` where the store does not answer.
+    pub(super) async fn write(&mut self) -> Result<()> {
+        let number = self.number + 1;
+        self.record.written_at = self.env.now();
+        let bytes = serde_json::to_vec(&self.record).map_err(|e| Error::bug(format!("resume record: {e}")))?;
+        self.create(number, &bytes).await?;
+        self.number = number;
+        self.written = self.env.monotonic();
+        if number.is_multiple_of(KEEP) {
+            self.store.prune(number - KEEP).await?;
+        }
+        Ok(())
+    }
+
+    async fn create(&self, number: u64, bytes: &[u8]) -> Result<()> {
+        let mut last = None;
+        for _ in 0..LOOKS {
+            match self.store.create(number, bytes).await {
+                Ok(Create::Created) => return Ok(()),
+                Ok(Create::Taken) => {}
+                Err(error) if error.kind == Kind::Retry => last = Some(error),
+                Err(error) => return Err(error),
+            }
+            // No answer, or taken: what is there decides, before any further commit.
+            match self.store.read(number).await {
+                Ok(Some(found)) if found == bytes => return Ok(()),
+                Ok(Some(_)) => return Err(Error::let_go("record.taken", format!("resume record {number} was written by another host"))),
+                Ok(None) => {}
+                Err(error) if error.kind == Kind::Retry => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::retry("record.unanswered", format!("resume record {number} can not be written"))))
+    }
+}
+
+fn parse(number: u64, bytes: &[u8]) -> Result<Record> {
+    serde_json::from_slice(bytes).map_err(|e| {
+        Error::halt("record.unreadable", format!("resume record {number}: {e}"))
+            .hint("it was written by another version of millrace, or damaged: use the version that wrote it, or restore the object")
+    })
+}

@@ -1,0 +1,422 @@
+//! The pipeline loop: how a change gets from its source to its table, exactly once.
+
+mod chain;
+mod committer;
+mod keeper;
+mod reader;
+mod replay;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::settings::{Mutant, Settings};
+
+use self::chain::{Chain, Swap};
+use self::committer::Committer;
+use self::keeper::Keeper;
+use self::reader::Reader;
+use self::replay::Replay;
+use crate::environment::{Environment, Task};
+use crate::error::{Error, Kind, Reaction, Result};
+use crate::position::{Order, Position, SourceKey};
+use crate::record::{Record, RecordStore};
+use crate::schema::TableName;
+use crate::sink::{Sink, Stored};
+use crate::source::Source;
+use crate::stage::{Stage, StageLoader, StageSpec};
+
+/// Connects to the outside world; called at every start, so that nothing of a failed one lingers.
+pub trait Parts: Send + Sync {
+    fn source(&self) -> Result<Box<dyn Source>>;
+    fn sink(&self) -> Result<Box<dyn Sink>>;
+    /// The dead letters' sink.
+    fn letters(&self) -> Result<Box<dyn Sink>>;
+}
+
+/// A stage with its code.
+#[derive(Clone, Debug)]
+pub struct ConfiguredStage {
+    pub spec: StageSpec,
+    pub artifact: Bytes,
+}
+
+/// Everything that a run needs.
+pub struct Pipeline {
+    /// Stable id: positions belong to it.
+    pub name: String,
+    /// Names this host in the lease.
+    pub instance: String,
+    pub parts: Arc<dyn Parts>,
+    pub records: Arc<dyn RecordStore>,
+    pub loader: Arc<dyn StageLoader>,
+    pub stages: Vec<ConfiguredStage>,
+    pub settings: Settings,
+    pub env: Arc<dyn Environment>,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("name", &self.name).field("stages", &self.stages.len()).finish_non_exhaustive()
+    }
+}
+
+/// What a running pipeline can be told.
+#[derive(Debug)]
+pub enum Control {
+    /// Finish what is complete, and end.
+    Stop,
+    /// Put other code in force at the next cut that allows it. The reply is dropped unanswered where the pipeline starts
+    /// anew before: ask again.
+    Swap { stages: Vec<ConfiguredStage>, allow_schema_change: bool, reply: oneshot::Sender<Result<SwapReport>> },
+}
+
+#[derive(Clone, Debug)]
+pub struct SwapReport {
+    /// Number of the resume record that holds the swap.
+    pub record: u64,
+    /// What lies beyond is made by the new code.
+    pub position: Option<Position>,
+}
+
+/// Row images of a cut: `images_in + emitted = images_out + dropped + letter_images + already_stored`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub images_in: u64,
+    pub images_out: u64,
+    pub dropped: u64,
+    pub emitted: u64,
+    /// Changes.
+    pub letters: u64,
+    pub letter_images: u64,
+    /// Read again after a restart, and left out.
+    pub already_stored: u64,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    pub counts: Counts,
+    pub swaps: u64,
+    /// Starts beyond the first.
+    pub restarts: u64,
+    /// Row images committed, by table.
+    pub tables: BTreeMap<TableName, u64>,
+    /// Where each table is.
+    pub locations: BTreeMap<TableName, String>,
+    /// The stages that were put in force last.
+    configured: Option<Vec<ConfiguredStage>>,
+}
+
+impl Summary {
+    fn add(&mut self, counts: &Counts) {
+        let sum = &mut self.counts;
+        sum.images_in += counts.images_in;
+        sum.images_out += counts.images_out;
+        sum.dropped += counts.dropped;
+        sum.emitted += counts.emitted;
+        sum.letters += counts.letters;
+        sum.letter_images += counts.letter_images;
+        sum.already_stored += counts.already_stored;
+    }
+}
+
+/// Runs a pipeline until its source ends, it is told to stop, or a person is needed.
+pub async fn run(mut pipeline: Pipeline, mut control: mpsc::Receiver<Control>) -> Result<Summary> {
+    let mut summary = Summary::default();
+    let mut pause = pipeline.settings.retry_pause;
+    loop {
+        let before = summary.counts;
+        let error = match start(&mut pipeline, &mut control, &mut summary).await {
+            Ok(()) => return Ok(summary),
+            Err(error) => error,
+        };
+        if let Some(configured) = summary.configured.take() {
+            pipeline.stages = configured;
+        }
+        metrics::counter!("millrace_errors_total", "pipeline" => pipeline.name.clone(), "kind" => error.kind.name(), "code" => error.code).increment(1);
+        if summary.counts != before {
+            pause = pipeline.settings.retry_pause;
+        }
+        match error.kind.reaction() {
+            Reaction::Stop => return Err(error),
+            // A reload that repeats itself without progress must not spin.
+            Reaction::RestartNow | Reaction::RestartAfterPause => {
+                tracing::warn!(pipeline = %pipeline.name, %error, pause_ms = pause.as_millis() as u64, "starting again from the resume record");
+                if is_stopped_within(&pipeline, &mut control, pause).await {
+                    return Ok(summary);
+                }
+                pause = (pause * 2).min(pipeline.settings.retry_pause_max);
+            }
+        }
+        summary.restarts += 1;
+    }
+}
+
+/// Pauses; true where a stop came meanwhile.
+async fn is_stopped_within(pipeline: &Pipeline, control: &mut mpsc::Receiver<Control>, pause: Duration) -> bool {
+    let mut over = pipeline.env.sleep(pause);
+    loop {
+        tokio::select! {
+            () = &mut over => return false,
+            told = control.recv() => match told {
+                Some(Control::Stop) => return true,
+                // Unanswered: the sender asks again.
+                Some(Control::Swap { .. }) => {}
+                None => {
+                    over.await;
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// One start, from the resume record to the end: the way of every change event.
+async fn start(pipeline: &mut Pipeline, control: &mut mpsc::Receiver<Control>, summary: &mut Summary) -> Result<()> {
+    let mut source = pipeline.parts.source()?;
+    let mut keeper = open_record(pipeline, source.is_exclusive()).await?;
+    let opened = source.open(&keeper.resume()).await?;
+    claim(pipeline, &mut keeper, &opened).await?;
+    let mut sink = pipeline.parts.sink()?;
+    let mut letters = pipeline.parts.letters()?;
+    let replay = fence(&mut keeper, sink.as_mut(), letters.as_mut(), pipeline.settings.mutant).await?;
+    let (stages, waiting) = load_stages(pipeline, &mut keeper, &replay).await?;
+
+    let queue = pipeline.settings.queue;
+    let (to_stages, from_source) = mpsc::channel(queue);
+    let (to_committer, mut from_stages) = mpsc::channel(queue);
+    let (swaps, swap_requests) = mpsc::channel(4);
+    let (acknowledge, acknowledged) = watch::channel(None);
+    let (stop, stopped) = watch::channel(false);
+    let commit_micros = Arc::new(AtomicU64::new(0));
+    let settled = replay.settled().clone();
+    let reader = Reader {
+        source,
+        out: to_stages,
+        acknowledge: acknowledged,
+        stop: stopped,
+        commit_micros: commit_micros.clone(),
+        settings: pipeline.settings.clone(),
+        env: pipeline.env.clone(),
+    };
+    let chain = Chain {
+        stages,
+        replay,
+        incoming: from_source,
+        swaps: swap_requests,
+        out: to_committer,
+        pipeline: pipeline.name.clone(),
+        incarnation: opened.incarnation.clone(),
+        settings: pipeline.settings.clone(),
+        env: pipeline.env.clone(),
+        live: BTreeMap::new(),
+        waiting,
+        early: None,
+        counts: Counts::default(),
+    };
+    let mut committer = Committer {
+        sink,
+        letters,
+        keeper,
+        acknowledge,
+        settled,
+        passed: BTreeMap::new(),
+        has_letters: false,
+        commit_micros,
+        settings: pipeline.settings.clone(),
+        env: pipeline.env.clone(),
+        summary,
+        late: None,
+    };
+    committer.note_provenance().await?;
+    let (mut reader_done, _reader) = spawn(pipeline, "reader", reader.run());
+    let (mut chain_done, _chain) = spawn(pipeline, "stages", chain.run());
+    let mut loading: Vec<Task> = Vec::new();
+    let tick = pipeline.settings.record_interval.min(Duration::from_secs(1));
+    let mut listening = true;
+    loop {
+        let timer = pipeline.env.sleep(tick);
+        tokio::select! {
+            passed = from_stages.recv() => match passed {
+                Some(passed) => if committer.take(passed).await? { break },
+                None => {
+                    // The reader or the stages are gone: for a reason, or since a stop found nothing complete.
+                    ended(&mut chain_done).await?;
+                    if !*stop.borrow() {
+                        ended(&mut reader_done).await?;
+                    }
+                    break;
+                }
+            },
+            told = control.recv(), if listening => match told {
+                Some(Control::Swap { stages, allow_schema_change, reply }) => {
+                    loading.push(load_beside(pipeline, stages, allow_schema_change, reply, swaps.clone()));
+                }
+                Some(Control::Stop) => {
+                    listening = false;
+                    stop.send_replace(true);
+                }
+                None => listening = false,
+            },
+            () = timer => committer.keep_record().await?,
+        }
+    }
+    committer.close().await?;
+    committer.report();
+    drop(committer);
+    ended(&mut reader_done).await
+}
+
+async fn open_record(pipeline: &Pipeline, exclusive: bool) -> Result<Keeper> {
+    Keeper::open(
+        pipeline.records.clone(),
+        pipeline.env.clone(),
+        &pipeline.name,
+        &pipeline.instance,
+        &pipeline.settings,
+        exclusive,
+    )
+    .await
+}
+
+/// The next epoch is ours; the code of a first start is kept before its record names it.
+async fn claim(pipeline: &Pipeline, keeper: &mut Keeper, opened: &crate::source::Opened) -> Result<()> {
+    if !keeper.was_found() {
+        for stage in &pipeline.stages {
+            keeper.store().put_artifact(&stage.spec.digest, &stage.artifact).await?;
+        }
+    }
+    let specs: Vec<StageSpec> = pipeline.stages.iter().map(|s| s.spec.clone()).collect();
+    keeper.claim(opened, &specs).await
+}
+
+/// Commits the new epoch to letters and tables, and only then reads positions and letters (I13). What a snapshot
+/// staged before a crash is finished first (I9).
+async fn fence(keeper: &mut Keeper, sink: &mut dyn Sink, letters: &mut dyn Sink, mutant: Option<Mutant>) -> Result<Replay> {
+    let mut letters_claim = keeper.claimed();
+    letters_claim.tables = [TableName::new("", crate::letters::TABLE)].into();
+    let claim = keeper.claimed();
+    let mut letter_positions = letters.fence(&letters_claim).await?;
+    let mut stored = sink.fence(&claim).await?;
+    if let Some(pending) = keeper.record().pending.clone() {
+        if let Some(manifest) = &pending.letters {
+            letters.recommit(manifest).await?;
+        }
+        if let Some(manifest) = &pending.data {
+            sink.recommit(manifest).await?;
+        }
+        keeper.complete_snapshot(&pending.snapshot);
+        keeper.write().await?;
+        letter_positions = letters.fence(&letters_claim).await?;
+        stored = sink.fence(&claim).await?;
+    }
+    if !keeper.was_found() && stored.values().any(|p| !p.is_empty()) {
+        return Err(Error::halt("record.missing", "the sink's tables hold positions of this pipeline, but its resume record is gone")
+            .hint("restore the objects under `_millrace/` beside the tables, or start under a new pipeline name"));
+    }
+    replay_of(keeper.record(), stored, letter_positions, letters, mutant).await
+}
+
+async fn replay_of(record: &Record, stored: Stored, letter_positions: Stored, letters: &mut dyn Sink, mutant: Option<Mutant>) -> Result<Replay> {
+    let positions: BTreeMap<SourceKey, Order> = letter_positions.into_values().flatten().collect();
+    // Letters of a snapshot lie beyond the stream's record; all that a replay can meet is beyond the record's commit.
+    let after = record.position.as_ref().map(|p| Order::new(p.order.commit(), i64::MIN));
+    let stored_letters = letters.stored_letters(after).await?;
+    Ok(Replay::new(stored, &positions, stored_letters, record.snapshots.clone(), mutant))
+}
+
+/// What the record names runs first; what the pipeline file names now takes its place at once where nothing that was begun
+/// is left, else at the first cut that allows it (I4).
+async fn load_stages(pipeline: &Pipeline, keeper: &mut Keeper, replay: &Replay) -> Result<(Vec<Box<dyn Stage>>, Option<Swap>)> {
+    let recorded = keeper.record().stages.clone();
+    let configured: Vec<StageSpec> = pipeline.stages.iter().map(|s| s.spec.clone()).collect();
+    if recorded == configured {
+        return Ok((load(pipeline.loader.as_ref(), &pipeline.stages).await?, None));
+    }
+    let new = load(pipeline.loader.as_ref(), &pipeline.stages).await?;
+    if keeper.record().position.as_ref().is_some_and(|p| replay.is_over(p)) {
+        for stage in &pipeline.stages {
+            keeper.store().put_artifact(&stage.spec.digest, &stage.artifact).await?;
+        }
+        keeper.set_stages(configured);
+        keeper.write().await?;
+        return Ok((new, None));
+    }
+    let mut running = Vec::new();
+    for spec in recorded {
+        let artifact = keeper.store().artifact(&spec.digest).await?.ok_or_else(|| {
+            Error::halt("plugin.absent", format!("the code of {} that a cut was begun with is gone", spec.identity()))
+                .hint("put the component back under `_millrace/` beside the tables: what was begun under a version is finished by it")
+        })?;
+        running.push(ConfiguredStage { spec, artifact: artifact.into() });
+    }
+    let old = load(pipeline.loader.as_ref(), &running).await?;
+    let waiting = Swap { configured: pipeline.stages.clone(), stages: new, allow_schema_change: true, reply: None };
+    Ok((old, Some(waiting)))
+}
+
+async fn load(loader: &dyn StageLoader, configured: &[ConfiguredStage]) -> Result<Vec<Box<dyn Stage>>> {
+    let mut stages = Vec::with_capacity(configured.len());
+    for stage in configured {
+        stages.push(loader.load(&stage.spec, &stage.artifact).await?);
+    }
+    Ok(stages)
+}
+
+/// Loads new code beside the running one; the stream goes on meanwhile.
+fn load_beside(
+    pipeline: &Pipeline,
+    configured: Vec<ConfiguredStage>,
+    allow_schema_change: bool,
+    reply: oneshot::Sender<Result<SwapReport>>,
+    swaps: mpsc::Sender<Swap>,
+) -> Task {
+    let loader = pipeline.loader.clone();
+    let loaded = async move {
+        match load(loader.as_ref(), &configured).await {
+            Ok(stages) => {
+                let swap = Swap { configured, stages, allow_schema_change, reply: Some(reply) };
+                if swaps.send(swap).await.is_err() {
+                    tracing::debug!("the stages are gone before the new code came");
+                }
+            }
+            Err(error) => {
+                if reply.send(Err(error)).is_err() {
+                    tracing::debug!("nobody waits for the answer to a swap any more");
+                }
+            }
+        }
+    };
+    pipeline.env.spawn("load", Box::pin(loaded))
+}
+
+/// Runs a third of the way in a task of its own.
+fn spawn<F>(pipeline: &Pipeline, name: &'static str, work: F) -> (oneshot::Receiver<Result<()>>, Task)
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let (done, ended) = oneshot::channel();
+    let task = pipeline.env.spawn(
+        name,
+        Box::pin(async move {
+            if done.send(work.await).is_err() {
+                tracing::debug!(task = name, "ended after the pipeline");
+            }
+        }),
+    );
+    (ended, task)
+}
+
+/// How a task ended; one that vanished without a word has panicked.
+async fn ended(done: &mut oneshot::Receiver<Result<()>>) -> Result<()> {
+    match done.await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(Kind::Halt, "internal.panic", "a task of the pipeline panicked; see the log")),
+    }
+}
