@@ -14,6 +14,11 @@ const NOT_SENT: u8 = 2;
 pub struct Column(pub(crate) types::Column);
 
 impl Column {
+    #[doc(hidden)]
+    pub fn from_raw(column: types::Column) -> Self {
+        Column(column)
+    }
+
     /// Rows of this column.
     pub fn len(&self) -> usize {
         match &self.0.cells {

@@ -134,6 +134,14 @@ macro_rules! transform {
             }
             $crate::bindings::transform::export_transform!(Export with_types_in $crate::bindings::transform);
         };
+        // Natively nothing is exported, but unit tests run the plugin: it is no dead code.
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            #[allow(dead_code)]
+            fn exported(config: &$crate::Config) -> ::std::result::Result<$plugin, $crate::Error> {
+                <$plugin as $crate::Transform>::configure(config)
+            }
+        };
     };
 }
 
@@ -164,6 +172,14 @@ macro_rules! validator {
                 }
             }
             $crate::bindings::validator::export_validator!(Export with_types_in $crate::bindings::validator);
+        };
+        // Natively nothing is exported, but unit tests run the plugin: it is no dead code.
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            #[allow(dead_code)]
+            fn exported(config: &$crate::Config) -> ::std::result::Result<$plugin, $crate::Error> {
+                <$plugin as $crate::Validator>::configure(config)
+            }
         };
     };
 }

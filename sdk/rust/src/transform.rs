@@ -215,6 +215,12 @@ impl TransformPlan {
         }));
     }
 
+    /// Looks at a column of each batch as a whole, to count or to log.
+    pub fn inspect(&mut self, column: Col, f: impl Fn(&Column) -> Result<(), Error> + 'static) {
+        let slot = self.read(column).0;
+        self.operations.push(Box::new(move |batch, _| f(&batch.columns[slot])));
+    }
+
     /// For [`TransformPlan::each_row`]: the column as an input.
     pub fn read(&mut self, column: Col) -> Input {
         let known = self.reads.iter().position(|r| *r == column.0);
