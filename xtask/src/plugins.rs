@@ -24,12 +24,10 @@ pub(crate) fn build() -> Outcome<PathBuf> {
     if plugins.is_empty() { Err("plugins/ holds no crate of type cdylib".to_owned()) } else { Ok(dist) }
 }
 
-/// Builds one package with some cargo arguments of its own (features) and answers the component's file.
-pub(crate) fn build_one(package: &str, args: &[&str]) -> Outcome<PathBuf> {
-    let target = paths::guest_target();
-    let mut all = vec!["--package", package];
-    all.extend(args);
-    cargo(&paths::root().join("plugins"), &target, &all)?;
+/// Builds one plugin with a setting of cargo's own, apart from the others, and answers the component's file.
+pub(crate) fn build_variant(package: &str, setting: &str) -> Outcome<PathBuf> {
+    let target = paths::guest_target().join("variant");
+    cargo(&paths::root().join("plugins"), &target, &["--package", package, "--config", setting])?;
     let file = target.join(TARGET).join("release").join(format!("{}.wasm", package.replace('-', "_")));
     if file.is_file() { Ok(file) } else { Err(format!("the build left no {}", file.display())) }
 }

@@ -21,7 +21,7 @@ const POSTGRES: &[(u32, &str)] =
     &[(15, "15.18.0-beta.17"), (16, "16.14.0-beta.17"), (17, "17.10.0-beta.17"), (18, "18.4.0-beta.17")];
 
 pub(crate) fn install(cache: &Path) -> Outcome {
-    once(&cache.join("venv"), &PYTHON_PACKAGES.join(" "), |venv| python_packages(venv))?;
+    once(&cache.join("venv"), &PYTHON_PACKAGES.join(" "), python_packages)?;
     client_tools(cache)?;
     let platform = match std::env::consts::ARCH {
         "x86_64" => "linux-x64",
