@@ -22,7 +22,7 @@ cargo xtask COMMAND
   setup [demo|test|all]      install what the demo or the tests need, and say what it does (default: all)
   demo [--json]              run the main job on the embedded default, swap its plugin meanwhile, reconcile the counts
   test [FILTER]              the tests of all workspaces, with real servers
-  check                      format, lints, tidy, docs, the model of the protocol, licences
+  check [STEP...]            format, tidy, the model of the protocol, lints, documentation, licences
   plugins                    build plugins/ as components into plugins/dist/
   bench [NAME...] [--json FILE]   benches, as a table with medians and an A/A control
   soak NAME                  what is too long for `test` (kills, simulator, swaps, load), with a dated result file
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         ["setup", scope] => setup::Scope::parse(scope).and_then(setup::run),
         ["demo", rest @ ..] => demo::run(rest),
         ["test", rest @ ..] => test::run(rest),
-        ["check"] => check::run(),
+        ["check", only @ ..] => check::run(only),
         ["plugins"] => plugins::build().map(|_| ()),
         ["bench", rest @ ..] => bench::run(rest),
         ["soak", name] => soak::run(name),
