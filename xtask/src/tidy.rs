@@ -94,7 +94,8 @@ fn manifest(name: &str, text: &str) -> Option<String> {
     let is_package = name.ends_with("Cargo.toml") && text.contains("[package]") && !guest;
     let inherits =
         text.split_once("[lints]").is_some_and(|(_, rest)| rest.trim_start().starts_with("workspace = true"));
-    (is_package && !inherits).then(|| format!("{name}: lacks `[lints] workspace = true`"))
+    let differs = text.contains("[lints.rust]") && text.contains("[lints.clippy]");
+    (is_package && !inherits && !differs).then(|| format!("{name}: lacks `[lints] workspace = true`"))
 }
 
 /// Relative links of a Markdown file that lead nowhere.
