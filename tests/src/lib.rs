@@ -2,4 +2,6 @@
 //!
 //! Nothing here is ever skipped: a server whose binary is absent panics with the command that installs it.
 
+pub mod oracle;
 pub mod servers;
+pub mod workload;

@@ -1,10 +1,15 @@
 //! Each real server starts, answers and stops: when one of these fails, look here before anywhere else.
 
+use std::collections::BTreeSet;
 use std::net::TcpStream;
+use std::time::Duration;
 
+use millrace_tests::oracle::{Op, Oracle, Row};
 use millrace_tests::servers::delta_reader::DeltaReader;
 use millrace_tests::servers::postgres::{Auth, Postgres, VERSIONS};
 use millrace_tests::servers::seaweed::Seaweed;
+use millrace_tests::servers::wait_for;
+use millrace_tests::workload::{self, Writers};
 
 fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
@@ -111,4 +116,44 @@ fn a_delta_table_on_disk_is_read_by_duckdb_with_every_kind_of_value() {
     assert_eq!(rows, [serde_json::json!({ "d": "1.50", "f": "nan", "t": "2026-11-25", "b": "ab" })]);
     assert!(reader.try_query("select * from delta_scan('/nowhere')").is_err());
     assert_eq!(reader.count(&table), 2, "a refused question does not end the reader");
+}
+
+#[test]
+fn the_oracle_holds_what_the_writers_committed() {
+    let server = Postgres::start(15);
+    workload::create_tables(&server);
+    let oracle = Oracle::create(&server);
+    let report = Writers::start(&server, 4, 50).finish(Duration::from_secs(60));
+    assert!(report.contains("200/200"), "{report}");
+    let changes = oracle.changes(&server);
+    let last = changes.last().expect("changes");
+    assert_eq!(last.transaction, 199, "each transaction writes at least its event");
+    for table in workload::TABLES {
+        assert!(changes.iter().any(|change| change.table == table), "nothing of {table}");
+    }
+    // Folding all changes of a table over its first rows gives the table as it is now.
+    let mut events: BTreeSet<String> = (1..=500).map(|id| id.to_string()).collect();
+    let id = |row: &Row| row["id"].clone().expect("a key");
+    for change in changes.iter().filter(|change| change.table == "public.events") {
+        match &change.op {
+            Op::Insert { after } => assert!(events.insert(id(after))),
+            Op::Update { before, after } => assert_eq!(before.as_ref().map(id), Some(id(after))),
+            Op::Delete { before } => assert!(events.remove(&id(before))),
+            Op::Truncate => events.clear(),
+        }
+    }
+    let now: BTreeSet<String> = server.sql("select id from events").lines().map(str::to_owned).collect();
+    assert_eq!(events, now);
+}
+
+#[test]
+fn writers_stop_with_their_handle() {
+    let server = Postgres::start(18);
+    workload::create_tables(&server);
+    let writers = Writers::start_for(&server, 2, Duration::from_secs(600), Some(100));
+    let busy = "select count(*) from pg_stat_activity where application_name = 'pgbench'";
+    let limit = Duration::from_secs(30);
+    wait_for("the writers' start", limit, String::new, || (server.sql(busy) != "0").then_some(()));
+    drop(writers);
+    wait_for("the writers' end", limit, String::new, || (server.sql(busy) == "0").then_some(()));
 }

@@ -27,20 +27,29 @@ pub struct Process {
 impl Process {
     /// Starts `program` with its output in `log`; `stop_signal` is a name as `kill -s` takes it.
     pub fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], log: &Path, stop_signal: &str) -> Process {
+        let mut command = Command::new(program);
+        command.args(args);
+        Self::start_command(&command, log, stop_signal)
+    }
+
+    /// As [`Process::start`], with the program, arguments, environment and folder of a command.
+    pub fn start_command(command: &Command, log: &Path, stop_signal: &str) -> Process {
         let output = File::options().create(true).append(true).open(log).expect("a log file");
         // The pid comes back on descriptor 3, which the shell makes of its standard output.
         let script = format!("exec 3>&1 1>>\"$GUARD_LOG\"\n{GUARD}");
-        let mut guard = Command::new("sh")
-            .args(["-c", &script, "guard"])
-            .arg(program)
-            .args(args)
-            .env("STOP_SIGNAL", stop_signal)
-            .env("GUARD_LOG", log)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(output)
-            .spawn()
-            .expect("a shell");
+        let mut guard = Command::new("sh");
+        guard.args(["-c", &script, "guard"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => guard.env(name, value),
+                None => guard.env_remove(name),
+            };
+        }
+        if let Some(dir) = command.get_current_dir() {
+            guard.current_dir(dir);
+        }
+        guard.env("STOP_SIGNAL", stop_signal).env("GUARD_LOG", log);
+        let mut guard = guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(output).spawn().expect("a shell");
         let mut line = String::new();
         let stdout = guard.stdout.take().expect("a piped stdout");
         BufReader::new(stdout).read_line(&mut line).expect("the server's process id");
