@@ -157,3 +157,17 @@ fn writers_stop_with_their_handle() {
     drop(writers);
     wait_for("the writers' end", limit, String::new, || (server.sql(busy) == "0").then_some(()));
 }
+
+#[test]
+fn the_shop_of_the_compose_file_is_set_up_for_a_role_with_replication_alone() {
+    let server = Postgres::start(18);
+    let compose = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../compose");
+    server.script(&compose.join("shop.sql"));
+    assert_eq!(server.sql("select count(*) from orders"), "5000");
+    let replicates = "select rolreplication, rolsuper from pg_roles where rolname = 'millrace'";
+    assert_eq!(server.sql(replicates), "t|f");
+    let tables = "select tablename from pg_publication_tables where pubname = 'millrace' order by 1";
+    assert_eq!(server.sql(tables), "customers\norders");
+    let identities = std::fs::read_to_string(compose.join("identities.json")).expect("the S3 server's identities");
+    serde_json::from_str::<serde_json::Value>(&identities).expect("JSON");
+}
