@@ -43,10 +43,16 @@ fn cargo(workspace: &Path, target: &Path, args: &[&str]) -> Outcome {
         .must()
 }
 
+/// The target of programs that run here.
+pub(crate) fn host() -> Outcome<String> {
+    let version = Run::new("rustc").arg("-vV").quiet().output()?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.ok_or("rustc names no host")?.to_owned())
+}
+
 fn component_linker() -> Outcome<PathBuf> {
     let sysroot = Run::new("rustc").args(["--print", "sysroot"]).quiet().output()?;
-    let version = Run::new("rustc").arg("-vV").quiet().output()?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc names no host")?;
+    let host = host()?;
     let linker = Path::new(sysroot.trim()).join("lib/rustlib").join(host).join("bin/wasm-component-ld");
     if linker.is_file() {
         Ok(linker)
