@@ -186,6 +186,10 @@ impl RowsBuilder {
         &self.schema
     }
 
+    pub fn is_snapshot(&self) -> bool {
+        self.snapshot
+    }
+
     pub fn rows(&self) -> usize {
         self.change_types.len()
     }

@@ -112,7 +112,7 @@ impl CutBuilder {
         let index = self.current;
         let builder = &self.open[index].1;
         let full = builder.rows() >= self.limits.rows || builder.bytes() >= self.limits.bytes;
-        let other = !Arc::ptr_eq(builder.schema(), schema);
+        let other = !Arc::ptr_eq(builder.schema(), schema) || builder.is_snapshot() != snapshot;
         if full || other {
             self.close(index)?;
         }

@@ -17,6 +17,8 @@ pub mod pipeline;
 pub mod position;
 pub mod record;
 pub mod schema;
+#[cfg(any(test, feature = "simulator"))]
+pub mod sim;
 pub mod sink;
 pub mod source;
 pub mod stage;

@@ -211,20 +211,23 @@ impl Chain {
     }
 
     /// Calls a stage; waits and asks again where it says so. A batch that it can not handle at all becomes letters, or
-    /// stops the pipeline, as the file says. A replayed batch is tried again before it counts as diverged.
+    /// stops the pipeline, as the file says. A replayed change that was accepted and is refused now is tried again (a
+    /// time-out on a loaded machine) before it counts as diverged (I5).
     async fn apply(&mut self, index: usize, batch: &ChangeBatch, is_new: bool) -> Result<StageOutput> {
         let mut pause = Duration::from_millis(50);
         let mut tries = 0;
         loop {
-            let error = match self.stages[index].apply(batch).await {
-                Ok(output) => return Ok(output),
+            let result = self.stages[index].apply(batch).await;
+            tries += 1;
+            let again = tries <= self.settings.stage_retries;
+            let error = match result {
+                Ok(output) if is_new || !again || !self.diverges(batch, &output.rejects) => return Ok(output),
+                Ok(_) => Error::retry("replay.refused", "a change that was accepted before a restart is refused now"),
                 Err(error) => error,
             };
-            tries += 1;
             let spec = self.stages[index].spec();
             metrics::counter!("millrace_stage_errors_total", "pipeline" => self.pipeline.clone(), "plugin" => spec.name.clone(), "code" => error.code).increment(1);
-            let retry = error.kind == Kind::Retry || (!is_new && tries < 3);
-            if retry && tries <= self.settings.stage_retries {
+            if again && (error.kind == Kind::Retry || !is_new) {
                 tracing::warn!(pipeline = %self.pipeline, plugin = %spec.name, table = %batch.schema.name, %error, "stage asks for time");
                 self.env.sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(5));
@@ -239,6 +242,14 @@ impl Chain {
                 OnFailure::DeadLetter => Ok(all_refused(batch, &error)),
             };
         }
+    }
+
+    /// Whether one of these refusals contradicts a settled verdict.
+    fn diverges(&self, batch: &ChangeBatch, rejects: &[Reject]) -> bool {
+        let source = &batch.origin.source;
+        rejects.iter().map(|r| batch.origin.orders[r.change as usize]).any(|order| {
+            !self.replay.is_judged(source, order) && !self.replay.is_letter(source, order)
+        })
     }
 
     fn letters_of(&self, stage: Option<usize>, entered: &ChangeBatch, rejects: &[Reject]) -> Result<ChangeBatch> {

@@ -26,7 +26,8 @@ pub(super) struct Committer<'a> {
     pub acknowledge: watch::Sender<Option<Position>>,
     /// Up to where verdicts were settled at the start.
     pub settled: BTreeMap<SourceKey, Order>,
-    /// The last change of each source table in every cut of this start: what a letters commit stores (I5).
+    /// Up to where each source table's verdicts are given, every cut of this start included: what a letters commit
+    /// stores (I5).
     pub passed: BTreeMap<SourceKey, Order>,
     /// Letters wait for the end of the cut.
     pub has_letters: bool,
@@ -59,7 +60,9 @@ impl Committer<'_> {
     async fn commit(&mut self, cut: Cut, mut counts: Counts, swapped: Option<Swapped>) -> Result<()> {
         let started = self.env.monotonic();
         for (source, order) in &cut.last {
-            self.passed.insert(source.clone(), *order);
+            // Never back: what a snapshot holds is read again from the stream, and dropped.
+            let passed = self.passed.entry(source.clone()).or_insert(*order);
+            *passed = (*passed).max(*order);
         }
         if cut.rows > 0 || cut.is_snapshot() {
             let mut prepared = self.sink.prepare(&cut).await?;

@@ -81,11 +81,19 @@ impl Keeper {
         Ok(Self { store, env, number, record, found, written })
     }
 
+    /// Whether the record is still the one that was read.
+    pub(super) async fn is_current(&self) -> Result<bool> {
+        Ok(self.store.latest().await?.map_or(0, |(number, _)| number) == self.number)
+    }
+
+    /// A snapshot that is staged and recorded counts as complete: it is finished before anything is read (I9).
     pub(super) fn resume(&self) -> Resume {
+        let mut snapshots = self.record.snapshots.clone();
+        snapshots.extend(self.record.pending.iter().flat_map(|p| p.snapshot.clone()));
         Resume {
             position: self.record.position.clone(),
             incarnation: self.record.incarnation.clone(),
-            snapshots: self.record.snapshots.clone(),
+            snapshots,
         }
     }
 

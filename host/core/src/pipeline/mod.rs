@@ -28,7 +28,7 @@ use crate::position::{Order, Position, SourceKey};
 use crate::record::{Record, RecordStore};
 use crate::schema::TableName;
 use crate::sink::{Sink, Stored};
-use crate::source::Source;
+use crate::source::{Opened, Source};
 use crate::stage::{Stage, StageLoader, StageSpec};
 
 /// Connects to the outside world; called at every start, so that nothing of a failed one lingers.
@@ -163,6 +163,7 @@ async fn is_stopped_within(pipeline: &Pipeline, control: &mut mpsc::Receiver<Con
     let mut over = pipeline.env.sleep(pause);
     loop {
         tokio::select! {
+            biased;
             () = &mut over => return false,
             told = control.recv() => match told {
                 Some(Control::Stop) => return true,
@@ -181,7 +182,7 @@ async fn is_stopped_within(pipeline: &Pipeline, control: &mut mpsc::Receiver<Con
 async fn start(pipeline: &mut Pipeline, control: &mut mpsc::Receiver<Control>, summary: &mut Summary) -> Result<()> {
     let mut source = pipeline.parts.source()?;
     let mut keeper = open_record(pipeline, source.is_exclusive()).await?;
-    let opened = source.open(&keeper.resume()).await?;
+    let opened = open_source(source.as_mut(), &keeper).await?;
     claim(pipeline, &mut keeper, &opened).await?;
     let mut sink = pipeline.parts.sink()?;
     let mut letters = pipeline.parts.letters()?;
@@ -225,8 +226,8 @@ async fn start(pipeline: &mut Pipeline, control: &mut mpsc::Receiver<Control>, s
         letters,
         keeper,
         acknowledge,
+        passed: settled.clone(),
         settled,
-        passed: BTreeMap::new(),
         has_letters: false,
         commit_micros,
         settings: pipeline.settings.clone(),
@@ -243,6 +244,18 @@ async fn start(pipeline: &mut Pipeline, control: &mut mpsc::Receiver<Control>, s
     loop {
         let timer = pipeline.env.sleep(tick);
         tokio::select! {
+            // In this order, not by chance: the simulator replays what it saw.
+            biased;
+            told = control.recv(), if listening => match told {
+                Some(Control::Swap { stages, allow_schema_change, reply }) => {
+                    loading.push(load_beside(pipeline, stages, allow_schema_change, reply, swaps.clone()));
+                }
+                Some(Control::Stop) => {
+                    listening = false;
+                    stop.send_replace(true);
+                }
+                None => listening = false,
+            },
             passed = from_stages.recv() => match passed {
                 Some(passed) => if committer.take(passed).await? { break },
                 None => {
@@ -253,16 +266,6 @@ async fn start(pipeline: &mut Pipeline, control: &mut mpsc::Receiver<Control>, s
                     }
                     break;
                 }
-            },
-            told = control.recv(), if listening => match told {
-                Some(Control::Swap { stages, allow_schema_change, reply }) => {
-                    loading.push(load_beside(pipeline, stages, allow_schema_change, reply, swaps.clone()));
-                }
-                Some(Control::Stop) => {
-                    listening = false;
-                    stop.send_replace(true);
-                }
-                None => listening = false,
             },
             () = timer => committer.keep_record().await?,
         }
@@ -285,8 +288,19 @@ async fn open_record(pipeline: &Pipeline, exclusive: bool) -> Result<Keeper> {
     .await
 }
 
+/// Another host may record and acknowledge between our reading of the record and our opening of the source: a gap counts
+/// only where the record is still the one that was read.
+async fn open_source(source: &mut dyn Source, keeper: &Keeper) -> Result<Opened> {
+    match source.open(&keeper.resume()).await {
+        Err(error) if error.code == "position.gap" && !keeper.is_current().await? => {
+            Err(Error::reload("record.moved", "another host advanced the record meanwhile"))
+        }
+        opened => opened,
+    }
+}
+
 /// The next epoch is ours; the code of a first start is kept before its record names it.
-async fn claim(pipeline: &Pipeline, keeper: &mut Keeper, opened: &crate::source::Opened) -> Result<()> {
+async fn claim(pipeline: &Pipeline, keeper: &mut Keeper, opened: &Opened) -> Result<()> {
     if !keeper.was_found() {
         for stage in &pipeline.stages {
             keeper.store().put_artifact(&stage.spec.digest, &stage.artifact).await?;

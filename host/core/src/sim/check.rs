@@ -1,0 +1,185 @@
+//! What must hold of the world, told without the engine's own code.
+
+use std::collections::BTreeMap;
+
+use super::sink::REFUSED;
+use super::stage::{drops, rejects, table};
+use super::world::{Change, Row, SOURCES, World, commit_of};
+use crate::batch::ChangeType;
+use crate::letters;
+use crate::position::{Order, SourceKey};
+use crate::record::Record;
+
+/// What one version makes of a change: rows with their table, or a letter.
+enum Made {
+    Rows(Vec<(String, Row)>),
+    Letter,
+}
+
+fn made(change: &Change, order: Order, version: i64) -> Made {
+    if change.after.is_some_and(|v| rejects(version, v)) {
+        return Made::Letter;
+    }
+    let keep = |v: Option<char>| v.filter(|v| !drops(version, *v));
+    let (before, after) = (keep(change.before), keep(change.after));
+    if after == Some(REFUSED) {
+        return Made::Letter;
+    }
+    let place = |v: char| table(version, change.source, v).to_string();
+    let row = |change_type: ChangeType, value: char| {
+        let source = change.source.to_string();
+        (place(value), Row { source, order, change_type: change_type as u8, id: change.id, value: value.to_string(), version })
+    };
+    Made::Rows(match (before, after) {
+        (Some(old), Some(new)) if place(old) == place(new) => {
+            vec![row(ChangeType::UpdatePreimage, old), row(ChangeType::UpdatePostimage, new)]
+        }
+        (Some(old), Some(new)) => vec![row(ChangeType::Delete, old), row(ChangeType::Insert, new)],
+        (None, Some(new)) => vec![row(ChangeType::Insert, new)],
+        (Some(old), None) => vec![row(ChangeType::Delete, old)],
+        (None, None) => Vec::new(),
+    })
+}
+
+/// Every row and letter, by source table and order.
+struct Found {
+    rows: BTreeMap<(String, Order), Vec<(String, Row)>>,
+    letters: BTreeMap<(String, Order), usize>,
+}
+
+fn found(world: &World) -> Found {
+    let mut found = Found { rows: BTreeMap::new(), letters: BTreeMap::new() };
+    for (name, commits) in &world.tables {
+        for row in commits.iter().flat_map(|c| &c.rows) {
+            let key = (row.source.clone(), row.order);
+            if name == letters::TABLE {
+                *found.letters.entry(key).or_default() += 1;
+            } else {
+                found.rows.entry(key).or_default().push((name.clone(), row.clone()));
+            }
+        }
+    }
+    found
+}
+
+/// The changes that the tables are to hold: those beyond each table's snapshot, up to a place at the source.
+fn due(world: &World, up_to: i64) -> Vec<(Change, Order)> {
+    let Some(record) = world.latest_record() else { return Vec::new() };
+    let mut due = Vec::new();
+    for (index, transaction) in world.transactions.iter().enumerate().filter(|(i, _)| commit_of(*i) <= up_to) {
+        for change in transaction {
+            let order = Order::new(commit_of(index), change.ordinal);
+            let snapshot = record.snapshots.get(&SourceKey::new(change.source));
+            if snapshot.is_some_and(|s| order > *s) {
+                due.push((change.clone(), order));
+            }
+        }
+    }
+    for source in SOURCES {
+        let Some(snapshot) = record.snapshots.get(&SourceKey::new(source)) else { continue };
+        let count = (snapshot.commit() / 10) as usize;
+        for (ordinal, (id, value)) in world.state(source, count).into_iter().enumerate() {
+            let change = Change { source, ordinal: ordinal as i64 + 1, id, before: None, after: Some(value) };
+            due.push((change, Order::new(snapshot.commit(), ordinal as i64 + 1)));
+        }
+    }
+    due
+}
+
+/// A change up to this place that is neither row nor letter, though it must be one.
+pub(super) fn not_durable(world: &World, place: i64) -> Option<String> {
+    let found = found(world);
+    due(world, place).into_iter().find_map(|(change, order)| wrong(&found, &change, order))
+}
+
+/// What is wrong with one change, if anything.
+fn wrong(found: &Found, change: &Change, order: Order) -> Option<String> {
+    let key = (change.source.to_string(), order);
+    let letters = found.letters.get(&key).copied().unwrap_or(0);
+    let mut rows = found.rows.get(&key).cloned().unwrap_or_default();
+    rows.sort();
+    if letters > 0 {
+        let may = change.after == Some('?') || [1, 2].iter().any(|v| matches!(made(change, order, *v), Made::Letter));
+        let right = letters == 1 && rows.is_empty() && may;
+        return (!right).then(|| format!("change {order} of {}: {letters} letters and rows {rows:?}", change.source));
+    }
+    let versions: Vec<i64> = match rows.first() {
+        Some((_, row)) => vec![row.version],
+        None => vec![1, 2],
+    };
+    let right = versions.iter().any(|version| match made(change, order, *version) {
+        Made::Rows(mut expected) => {
+            expected.sort();
+            expected == rows
+        }
+        Made::Letter => false,
+    });
+    (!right).then(|| format!("change {order} of {} ({:?} -> {:?}): rows {rows:?}", change.source, change.before, change.after))
+}
+
+/// Everything at the end: each change once, nothing else, in order, versions never going back.
+pub(super) fn complete(world: &World) -> Result<(), String> {
+    let found = found(world);
+    let due = due(world, i64::MAX);
+    for (change, order) in &due {
+        if let Some(wrong) = wrong(&found, change, *order) {
+            return Err(wrong);
+        }
+    }
+    let known = |key: &(String, Order)| due.iter().any(|(c, o)| c.source == key.0 && *o == key.1);
+    if let Some(key) = found.rows.keys().chain(found.letters.keys()).find(|key| !known(key)) {
+        return Err(format!("{} of {} is there, and is not due", key.1, key.0));
+    }
+    let record = world.latest_record().ok_or("there is no record")?;
+    if record.snapshots.len() != SOURCES.len() || record.pending.is_some() {
+        return Err("a snapshot is not complete".into());
+    }
+    in_order(world)
+}
+
+/// Orders ascend in each table for each source table, and so do versions over all tables.
+fn in_order(world: &World) -> Result<(), String> {
+    for (name, commits) in &world.tables {
+        let mut last: BTreeMap<&str, Order> = BTreeMap::new();
+        // Within a cut, letters of the sink come after those of the stages.
+        let rows = commits.iter().filter(|_| name != letters::TABLE).flat_map(|c| &c.rows);
+        for row in rows {
+            let at = last.entry(&row.source).or_insert(row.order);
+            if row.order < *at {
+                return Err(format!("{name}: {} of {} comes after {at}", row.order, row.source));
+            }
+            *at = row.order;
+        }
+        let mut positions: BTreeMap<&SourceKey, Order> = BTreeMap::new();
+        for (source, order) in commits.iter().flat_map(|c| &c.positions) {
+            let at = positions.entry(source).or_insert(*order);
+            if order < at {
+                return Err(format!("{name}: the position of {source} goes back from {at} to {order}"));
+            }
+            *at = *order;
+        }
+    }
+    by_the_recorded_version(world)
+}
+
+/// Every row of the stream was made by the code that the records say was in force at its place.
+fn by_the_recorded_version(world: &World) -> Result<(), String> {
+    let mut in_force: Vec<(i64, i64)> = Vec::new();
+    for record in world.records.values().filter_map(|bytes| serde_json::from_slice::<Record>(bytes).ok()) {
+        let version = record.stages.first().and_then(|s| s.digest.parse().ok()).unwrap_or(0);
+        let from = record.position.as_ref().map_or(i64::MIN, |p| p.order.commit());
+        if in_force.last().is_none_or(|(_, v)| *v != version) {
+            in_force.push((from, version));
+        }
+    }
+    for (name, commits) in world.tables.iter().filter(|(n, _)| *n != letters::TABLE) {
+        // Snapshots are taken before the stream, whatever their orders.
+        for row in commits.iter().flat_map(|c| &c.rows).filter(|r| r.order.commit() % 10 == 0) {
+            let expected = in_force.iter().rev().find(|(from, _)| *from < row.order.commit()).map(|(_, v)| *v);
+            if expected != Some(row.version) {
+                return Err(format!("{name}: version {} made {} of {}, the records say {expected:?}", row.version, row.order, row.source));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! The deterministic simulator: the real pipeline loop on a simulated source, sink, plugin, store, clock and scheduler.
+//!
+//! One seed is one schedule: which task runs next, how long each request takes, which get no answer, when hosts are
+//! killed, when a second one starts, when code is swapped. The checks are in `check.rs`; docs/protocol/ is the
+//! specification that it must agree with.
+
+mod check;
+mod executor;
+mod sink;
+mod source;
+mod stage;
+mod world;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use self::executor::{Executor, Rng, SimEnvironment, lock};
+use self::sink::SimSink;
+use self::source::SimSource;
+use self::stage::{SimLoader, configured};
+use self::world::{Link, SimRecords, World};
+use crate::cut::BatchLimits;
+use crate::error::{Kind, Result};
+use crate::pipeline::{Control, Mutant, Parts, Pipeline, Settings, Summary, run as run_pipeline};
+use crate::sink::Sink;
+use crate::source::Source;
+
+/// Polls after which a schedule counts as stuck: a hundred times the longest that ends.
+const STEPS: u64 = 400_000;
+
+/// What a schedule met; for the simulator's own tests: a fault that never occurs proves nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Met {
+    pub kills: u64,
+    pub second_hosts: u64,
+    pub swaps: u64,
+    pub restarts: u64,
+    pub letters: u64,
+    pub let_go: u64,
+}
+
+struct SimParts {
+    link: Link,
+    mutant: Option<Mutant>,
+}
+
+impl Parts for SimParts {
+    fn source(&self) -> Result<Box<dyn Source>> {
+        Ok(Box::new(SimSource::new(self.link.clone())))
+    }
+
+    fn sink(&self) -> Result<Box<dyn Sink>> {
+        Ok(Box::new(SimSink::new(self.link.clone(), self.mutant)))
+    }
+
+    fn letters(&self) -> Result<Box<dyn Sink>> {
+        Ok(Box::new(SimSink::new(self.link.clone(), self.mutant)))
+    }
+}
+
+struct Host {
+    id: u64,
+    control: mpsc::Sender<Control>,
+    result: Arc<Mutex<Option<Result<Summary>>>>,
+}
+
+struct Schedule {
+    executor: Executor,
+    world: Arc<Mutex<World>>,
+    rng: Rng,
+    mutant: Option<Mutant>,
+    hosts: Vec<Host>,
+    started: u64,
+    version: i64,
+    /// Kills, second hosts and swaps that are left.
+    faults: u64,
+    met: Met,
+}
+
+/// Runs the schedule of a seed to its end. `Err`: what was violated.
+pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Met, String> {
+    let mut rng = Rng::new(seed);
+    let world = Arc::new(Mutex::new(World::new(&mut rng)));
+    let executor = Executor::new(rng.next());
+    let faults = rng.below(7);
+    let mut schedule =
+        Schedule { executor, world, rng, mutant, hosts: Vec::new(), started: 0, version: 1, faults, met: Met::default() };
+    schedule.start();
+    schedule.run()?;
+    check::complete(&lock(&schedule.world))?;
+    Ok(schedule.met)
+}
+
+impl Schedule {
+    fn run(&mut self) -> Result<(), String> {
+        for _ in 0..STEPS {
+            self.world_moves();
+            if self.faults > 0 {
+                self.fault();
+            } else if self.rng.one_in(500) {
+                lock(&self.world).faults = false;
+            }
+            if !self.executor.step() && self.hosts.iter().all(|h| lock(&h.result).is_none()) {
+                return Err("nothing moves any more".into());
+            }
+            if let Some(violation) = lock(&self.world).violation.take() {
+                return Err(violation);
+            }
+            if self.reap()? {
+                return Ok(());
+            }
+        }
+        Err(format!("no end after {STEPS} steps"))
+    }
+
+    /// Transactions commit at the source while the hosts work.
+    fn world_moves(&mut self) {
+        if self.rng.one_in(60) {
+            let mut world = lock(&self.world);
+            world.head = (world.head + 1).min(world.transactions.len());
+        }
+    }
+
+    fn fault(&mut self) {
+        if !self.rng.one_in(150) {
+            return;
+        }
+        self.faults -= 1;
+        match self.rng.below(4) {
+            0 | 1 => {
+                let victim = self.rng.below(self.hosts.len() as u64) as usize;
+                let host = self.hosts.swap_remove(victim);
+                self.executor.kill(host.id);
+                self.met.kills += 1;
+                if self.rng.one_in(2) {
+                    // The plugin file is replaced while no host runs.
+                    self.version += 1;
+                }
+                self.start();
+            }
+            2 if self.hosts.len() < 2 => {
+                self.met.second_hosts += 1;
+                self.start();
+            }
+            _ => self.swap(),
+        }
+    }
+
+    fn swap(&mut self) {
+        self.version += 1;
+        for host in &self.hosts {
+            let (reply, _) = oneshot::channel();
+            let swap = Control::Swap { stages: vec![configured(self.version)], allow_schema_change: true, reply };
+            if host.control.try_send(swap).is_ok() {
+                self.met.swaps += 1;
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        self.started += 1;
+        let env = SimEnvironment { executor: self.executor.clone(), host: self.started };
+        let link = Link { world: self.world.clone(), env: env.clone() };
+        let millis = Duration::from_millis;
+        let settings = Settings {
+            batch: BatchLimits { rows: 1 + self.rng.below(4) as usize, bytes: 1 << 20 },
+            cut_interval: millis(2 + self.rng.below(10)),
+            cut_rows: 2 + self.rng.below(6),
+            split_rows: 4 + self.rng.below(6),
+            record_interval: millis(5 + self.rng.below(60)),
+            queue: 1 + self.rng.below(4) as usize,
+            retry_pause: millis(5),
+            retry_pause_max: millis(50),
+            take_over: true,
+            mutant: self.mutant,
+            ..Settings::default()
+        };
+        let pipeline = Pipeline {
+            name: "sim".into(),
+            instance: format!("host{}", self.started),
+            parts: Arc::new(SimParts { link: link.clone(), mutant: self.mutant }),
+            records: Arc::new(SimRecords(link)),
+            loader: Arc::new(SimLoader(env.clone())),
+            stages: vec![configured(self.version)],
+            settings,
+            env: Arc::new(env),
+        };
+        let (control, told) = mpsc::channel(4);
+        let result = Arc::new(Mutex::new(None));
+        let ended = result.clone();
+        self.executor.spawn(
+            self.started,
+            Box::pin(async move {
+                let end = run_pipeline(pipeline, told).await;
+                *lock(&ended) = Some(end);
+            }),
+        );
+        self.hosts.push(Host { id: self.started, control, result });
+    }
+
+    /// Takes note of hosts that ended. True where the last of them has read everything.
+    fn reap(&mut self) -> Result<bool, String> {
+        let mut finished = false;
+        let mut index = 0;
+        while index < self.hosts.len() {
+            let Some(end) = lock(&self.hosts[index].result).take() else {
+                index += 1;
+                continue;
+            };
+            self.hosts.swap_remove(index);
+            match end {
+                Ok(summary) => {
+                    self.met.restarts += summary.restarts;
+                    self.met.letters += summary.counts.letters;
+                    finished = true;
+                }
+                Err(error) if error.kind == Kind::LetGo => self.met.let_go += 1,
+                Err(error) => return Err(format!("a host stopped: {error}")),
+            }
+        }
+        if self.hosts.is_empty() && !finished {
+            self.start();
+        }
+        Ok(finished && self.hosts.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seeds to run: 1,000, or what `cargo xtask soak simulator [--seed N]` asks for.
+    fn seeds() -> std::ops::Range<u64> {
+        let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+        match number("MILLRACE_SIMULATOR_SEED") {
+            Some(seed) => seed..seed + 1,
+            None => 0..number("MILLRACE_SIMULATOR_SCHEDULES").unwrap_or(1_000),
+        }
+    }
+
+    #[test]
+    fn every_schedule_stores_every_change_once_and_in_order() {
+        let mut met = Met::default();
+        let schedules = seeds().count() as u64;
+        for seed in seeds() {
+            match run(seed, None) {
+                Ok(one) => {
+                    met.kills += one.kills;
+                    met.second_hosts += one.second_hosts;
+                    met.swaps += one.swaps;
+                    met.restarts += one.restarts;
+                    met.letters += one.letters;
+                    met.let_go += one.let_go;
+                }
+                Err(violation) => panic!("seed {seed}: {violation}\n  replay: cargo xtask soak simulator --seed {seed}"),
+            }
+        }
+        println!("{met:?}");
+        for (what, count) in [("kills", met.kills), ("second hosts", met.second_hosts), ("swaps", met.swaps), ("restarts", met.restarts), ("letters", met.letters), ("let go", met.let_go)] {
+            assert!(schedules == 1 || count > schedules / 20, "{what} occur too seldom to prove anything: {count}");
+        }
+    }
+
+    fn is_caught(mutant: Mutant) {
+        let caught = (0..20_000).find_map(|seed| run(seed, Some(mutant)).err().map(|violation| (seed, violation)));
+        let (seed, violation) = caught.unwrap_or_else(|| panic!("{mutant:?} survives"));
+        println!("{mutant:?}: seed {seed}: {violation}");
+    }
+
+    #[test]
+    fn an_acknowledgement_before_the_record_is_caught() {
+        is_caught(Mutant::AcknowledgeBeforeRecord);
+    }
+
+    #[test]
+    fn one_position_for_a_sink_table_is_caught() {
+        is_caught(Mutant::PositionPerSinkTable);
+    }
+
+    #[test]
+    fn a_swap_inside_a_cut_is_caught() {
+        is_caught(Mutant::SwapInsideCut);
+    }
+
+    #[test]
+    fn a_swap_in_the_replayed_range_is_caught() {
+        is_caught(Mutant::SwapInReplay);
+    }
+
+    #[test]
+    fn a_swap_recorded_late_is_caught() {
+        is_caught(Mutant::SwapRecordedLate);
+    }
+
+    #[test]
+    fn letters_after_data_are_caught() {
+        is_caught(Mutant::LettersAfterData);
+    }
+
+    #[test]
+    fn a_stored_letter_that_is_judged_again_is_caught() {
+        is_caught(Mutant::StoredLetterJudgedAgain);
+    }
+
+    #[test]
+    fn less_than_instead_of_compare_and_set_is_caught() {
+        is_caught(Mutant::StoredLessThanMine);
+    }
+
+    #[test]
+    fn an_epoch_that_is_not_compared_is_caught() {
+        is_caught(Mutant::EpochNotCompared);
+    }
+
+    #[test]
+    fn a_snapshot_without_its_manifest_is_caught() {
+        is_caught(Mutant::SnapshotWithoutManifest);
+    }
+}
