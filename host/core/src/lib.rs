@@ -17,7 +17,7 @@ pub mod pipeline;
 pub mod position;
 pub mod record;
 pub mod schema;
-#[cfg(any(test, feature = "simulator"))]
+#[cfg(feature = "simulator")]
 pub mod sim;
 pub mod sink;
 pub mod source;

@@ -41,6 +41,17 @@ pub struct Met {
     pub let_go: u64,
 }
 
+impl Met {
+    pub fn add(&mut self, other: &Met) {
+        self.kills += other.kills;
+        self.second_hosts += other.second_hosts;
+        self.swaps += other.swaps;
+        self.restarts += other.restarts;
+        self.letters += other.letters;
+        self.let_go += other.let_go;
+    }
+}
+
 struct SimParts {
     link: Link,
     mutant: Option<Mutant>,
@@ -224,98 +235,5 @@ impl Schedule {
             self.start();
         }
         Ok(finished && self.hosts.is_empty())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The seeds to run: 1,000, or what `cargo xtask soak simulator [--seed N]` asks for.
-    fn seeds() -> std::ops::Range<u64> {
-        let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
-        match number("MILLRACE_SIMULATOR_SEED") {
-            Some(seed) => seed..seed + 1,
-            None => 0..number("MILLRACE_SIMULATOR_SCHEDULES").unwrap_or(1_000),
-        }
-    }
-
-    #[test]
-    fn every_schedule_stores_every_change_once_and_in_order() {
-        let mut met = Met::default();
-        let schedules = seeds().count() as u64;
-        for seed in seeds() {
-            match run(seed, None) {
-                Ok(one) => {
-                    met.kills += one.kills;
-                    met.second_hosts += one.second_hosts;
-                    met.swaps += one.swaps;
-                    met.restarts += one.restarts;
-                    met.letters += one.letters;
-                    met.let_go += one.let_go;
-                }
-                Err(violation) => panic!("seed {seed}: {violation}\n  replay: cargo xtask soak simulator --seed {seed}"),
-            }
-        }
-        println!("{met:?}");
-        for (what, count) in [("kills", met.kills), ("second hosts", met.second_hosts), ("swaps", met.swaps), ("restarts", met.restarts), ("letters", met.letters), ("let go", met.let_go)] {
-            assert!(schedules == 1 || count > schedules / 20, "{what} occur too seldom to prove anything: {count}");
-        }
-    }
-
-    fn is_caught(mutant: Mutant) {
-        let caught = (0..20_000).find_map(|seed| run(seed, Some(mutant)).err().map(|violation| (seed, violation)));
-        let (seed, violation) = caught.unwrap_or_else(|| panic!("{mutant:?} survives"));
-        println!("{mutant:?}: seed {seed}: {violation}");
-    }
-
-    #[test]
-    fn an_acknowledgement_before_the_record_is_caught() {
-        is_caught(Mutant::AcknowledgeBeforeRecord);
-    }
-
-    #[test]
-    fn one_position_for_a_sink_table_is_caught() {
-        is_caught(Mutant::PositionPerSinkTable);
-    }
-
-    #[test]
-    fn a_swap_inside_a_cut_is_caught() {
-        is_caught(Mutant::SwapInsideCut);
-    }
-
-    #[test]
-    fn a_swap_in_the_replayed_range_is_caught() {
-        is_caught(Mutant::SwapInReplay);
-    }
-
-    #[test]
-    fn a_swap_recorded_late_is_caught() {
-        is_caught(Mutant::SwapRecordedLate);
-    }
-
-    #[test]
-    fn letters_after_data_are_caught() {
-        is_caught(Mutant::LettersAfterData);
-    }
-
-    #[test]
-    fn a_stored_letter_that_is_judged_again_is_caught() {
-        is_caught(Mutant::StoredLetterJudgedAgain);
-    }
-
-    #[test]
-    fn less_than_instead_of_compare_and_set_is_caught() {
-        is_caught(Mutant::StoredLessThanMine);
-    }
-
-    #[test]
-    fn an_epoch_that_is_not_compared_is_caught() {
-        is_caught(Mutant::EpochNotCompared);
-    }
-
-    #[test]
-    fn a_snapshot_without_its_manifest_is_caught() {
-        is_caught(Mutant::SnapshotWithoutManifest);
     }
 }
