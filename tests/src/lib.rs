@@ -1,7 +1,8 @@
-//! What the end-to-end tests stand on: real servers and independent readers.
+//! What the end-to-end tests stand on: real servers, the host, writers, an oracle and independent readers.
 //!
 //! Nothing here is ever skipped: a server whose binary is absent panics with the command that installs it.
 
+pub mod host;
 pub mod oracle;
 pub mod servers;
 pub mod workload;

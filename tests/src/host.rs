@@ -1,0 +1,93 @@
+//! The binary `millrace` at work on a pipeline file, to be stopped, killed and started again.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::servers::process::Process;
+use crate::servers::{require, wait_for};
+
+/// The binary under test: what `MILLRACE_BIN` names (`cargo xtask test` sets it), else the one beside this test program.
+pub fn binary() -> PathBuf {
+    let built = || {
+        let program = std::env::current_exe().expect("a test program");
+        let release = program.parent().and_then(Path::parent).expect("target/release/deps/PROGRAM").to_owned();
+        release.join("millrace")
+    };
+    let path = std::env::var_os("MILLRACE_BIN").map_or_else(built, PathBuf::from);
+    assert!(path.is_file(), "{} is absent: cargo build --release -p millrace-server", path.display());
+    path
+}
+
+/// The folder of first-party plugins: what `MILLRACE_PLUGINS` names, else plugins/dist.
+pub fn plugins() -> PathBuf {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist");
+    let path = std::env::var_os("MILLRACE_PLUGINS").map_or_else(built, PathBuf::from);
+    assert!(path.is_dir(), "{} is absent: cargo xtask plugins", path.display());
+    path
+}
+
+/// A running host. Dropping it asks it to stop in order (SIGTERM) and waits.
+#[derive(Debug)]
+pub struct Host {
+    process: Process,
+}
+
+impl Host {
+    /// Starts `millrace run FILE --json`, its output in `log`, which is appended to.
+    pub fn start(pipeline: &Path, log: &Path) -> Host {
+        Self::start_with(pipeline, log, &[])
+    }
+
+    /// As [`Host::start`], with variables for the pipeline file.
+    pub fn start_with(pipeline: &Path, log: &Path, variables: &[(&str, &str)]) -> Host {
+        let mut command = Command::new(binary());
+        command.arg("run").arg(require(pipeline.to_owned())).arg("--json");
+        command.env("MILLRACE_PLUGINS", plugins()).envs(variables.iter().copied());
+        Host { process: Process::start_command(&command, log, "TERM") }
+    }
+
+    /// Ends it at once, as a crash does (SIGKILL).
+    pub fn kill(self) {
+        self.process.signal("KILL");
+        let ended = || (!self.process.is_running()).then_some(());
+        wait_for("the end of a killed host", Duration::from_secs(10), || self.log(), ended);
+    }
+
+    /// Asks it to stop in order and answers the report that it ends with.
+    pub fn stop(self, limit: Duration) -> Value {
+        self.process.signal("TERM");
+        self.finish(limit)
+    }
+
+    /// Waits until it ends by itself and answers the report that it ends with.
+    ///
+    /// # Panics
+    /// If it takes longer than `limit`, or ends without a report.
+    pub fn finish(self, limit: Duration) -> Value {
+        let log = || self.log();
+        wait_for("the end of the host", limit, log, || (!self.process.is_running()).then_some(()));
+        let report = |line: &str| serde_json::from_str(line).ok().filter(|report: &Value| report["images_in"].is_u64());
+        self.log()
+            .lines()
+            .rev()
+            .find_map(report)
+            .unwrap_or_else(|| panic!("the host ended without a report:\n{}", self.log()))
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Its process, for other signals and for /proc.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Everything that it and earlier hosts with the same log have said.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.process.log()).unwrap_or_default()).into_owned()
+    }
+}
