@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use millrace_core::pipeline::Mutant;
-use millrace_core::sim::{Met, run};
+use millrace_core::sim::{Met, replay, run};
 
 /// `MILLRACE_SEED` replays one schedule; `MILLRACE_SCHEDULES` says how many to run.
 fn seeds() -> Range<u64> {
@@ -23,9 +23,13 @@ fn every_schedule_stores_every_change_once_and_in_order() {
         match run(seed, None) {
             Ok(one) => met.add(&one),
             Err(violation) => panic!(
-                "seed {seed}: {violation}\n  replay: MILLRACE_SEED={seed} cargo test --release -p millrace-core --test simulator every_schedule"
+                "{}\nseed {seed}: {violation}\n  replay: MILLRACE_SEED={seed} cargo test --release -p millrace-core --test simulator every_schedule",
+                replay(seed, None).1
             ),
         }
+    }
+    if let (1, seed) = (schedules, seeds().start) {
+        println!("{}", replay(seed, None).1);
     }
     println!("result: {schedules} schedules hold; {met:?}");
     let faults = [met.kills, met.second_hosts, met.swaps, met.restarts, met.letters, met.let_go];

@@ -92,6 +92,17 @@ struct Schedule {
 
 /// Runs the schedule of a seed to its end. `Err`: what was violated.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Met, String> {
+    schedule(seed, mutant).0
+}
+
+/// The same, with the records and tables as they were at the end: for whoever mends what a seed shows.
+pub fn replay(seed: u64, mutant: Option<Mutant>) -> (Result<Met, String>, String) {
+    let (result, world) = schedule(seed, mutant);
+    let story = lock(&world).to_string();
+    (result, story)
+}
+
+fn schedule(seed: u64, mutant: Option<Mutant>) -> (Result<Met, String>, Arc<Mutex<World>>) {
     let mut rng = Rng::new(seed);
     let world = Arc::new(Mutex::new(World::new(&mut rng)));
     let executor = Executor::new(rng.next());
@@ -99,9 +110,8 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Met, String> {
     let mut schedule =
         Schedule { executor, world, rng, mutant, hosts: Vec::new(), started: 0, version: 1, faults, met: Met::default() };
     schedule.start();
-    schedule.run()?;
-    check::complete(&lock(&schedule.world))?;
-    Ok(schedule.met)
+    let result = schedule.run().and_then(|()| check::complete(&lock(&schedule.world)));
+    (result.map(|()| schedule.met), schedule.world)
 }
 
 impl Schedule {

@@ -54,6 +54,16 @@ impl SimSink {
         }
     }
 
+    /// Takes note of what a table was read to be. A higher epoch lets go at any reading, also after a commit of ours that
+    /// succeeded: the next put would land behind the other host's fence (I6).
+    fn note(&mut self, table: &str, version: usize, head: Head) -> Result<()> {
+        if head.epoch > self.epoch && self.mutant != Some(Mutant::EpochNotCompared) {
+            return Err(Error::let_go("sim.fenced", format!("{table} has another owner")));
+        }
+        self.views.insert(table.to_string(), View { version, head });
+        Ok(())
+    }
+
     /// Commits at the version after the one that this host believes in, by rule 6.
     async fn commit_to(&mut self, table: &str, positions: BTreeMap<SourceKey, Order>, rows: Vec<Row>) -> Result<()> {
         let continues_from = Head { epoch: self.epoch, positions: self.views.get(table).cloned().unwrap_or_default().head.positions };
@@ -73,13 +83,11 @@ impl SimSink {
             let done = commits.iter().any(|c| c.id == commit.id);
             let before: Vec<Commit> = commits.iter().take_while(|c| c.id != commit.id).cloned().collect();
             let found = super::world::head(if done { &before } else { &commits });
-            let view = View { version: commits.len(), head: super::world::head(&commits) };
             if done {
-                self.views.insert(table.to_string(), view);
-                return Ok(());
+                return self.note(table, commits.len(), super::world::head(&commits));
             }
             match self.decide(&found, &continues_from) {
-                Verdict::Commit => self.views.entry(table.to_string()).or_default().version = view.version,
+                Verdict::Commit => self.views.entry(table.to_string()).or_default().version = commits.len(),
                 Verdict::Reload => return Err(Error::reload("sim.moved", format!("{table} moved"))),
                 Verdict::LetGo => return Err(Error::let_go("sim.fenced", format!("{table} has another owner"))),
             }
@@ -90,10 +98,7 @@ impl SimSink {
         loop {
             let name = table.to_string();
             let (version, head) = self.link.read(move |world| world.head_of(&name)).await;
-            if head.epoch > self.epoch && self.mutant != Some(Mutant::EpochNotCompared) {
-                return Err(Error::let_go("sim.fenced", format!("{table} has another owner")));
-            }
-            self.views.insert(table.to_string(), View { version, head });
+            self.note(table, version, head)?;
             match self.commit_to(table, BTreeMap::new(), Vec::new()).await {
                 Ok(()) => break,
                 // Somebody committed before our fence: look again.
@@ -104,7 +109,7 @@ impl SimSink {
         let name = table.to_string();
         let (version, head) = self.link.read(move |world| world.head_of(&name)).await;
         let positions = head.positions.clone();
-        self.views.insert(table.to_string(), View { version, head });
+        self.note(table, version, head)?;
         Ok(positions)
     }
 

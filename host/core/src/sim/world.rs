@@ -1,6 +1,7 @@
 //! What outlives a host: the source's history, the tables, the letters and the records.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -133,6 +134,27 @@ impl World {
             commits.push(commit);
         }
         free
+    }
+}
+
+/// Records, then each table's commits, one a line.
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, record) in &self.records {
+            writeln!(f, "record {number}: {}", String::from_utf8_lossy(record))?;
+        }
+        for (name, commits) in &self.tables {
+            for commit in commits {
+                let positions: Vec<String> = commit.positions.iter().map(|(s, o)| format!("{s}={o}")).collect();
+                write!(f, "{name} epoch {} [{}]", commit.epoch, positions.join(" "))?;
+                for row in &commit.rows {
+                    let Row { source, order, change_type, id, value, version } = row;
+                    write!(f, " {source}:{order}:t{change_type}:{id}={value}:v{version}")?;
+                }
+                writeln!(f)?;
+            }
+        }
+        Ok(())
     }
 }
 
