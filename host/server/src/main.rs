@@ -1,1 +1,7 @@
-fn main() {}
+//! `millrace`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    millrace_server::cli::main()
+}

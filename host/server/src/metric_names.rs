@@ -1,0 +1,76 @@
+//! Every metric of the host, in one list: described to Prometheus, and the source of the table in the book.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// Shown as quantiles 0.5, 0.9, 0.99 and 1, with sum and count.
+    Histogram,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: Unit,
+    pub labels: &'static str,
+    pub meaning: &'static str,
+}
+
+impl Metric {
+    pub(crate) fn describe(&self) {
+        match self.kind {
+            Kind::Counter => describe_counter!(self.name, self.unit, self.meaning),
+            Kind::Gauge => describe_gauge!(self.name, self.unit, self.meaning),
+            Kind::Histogram => describe_histogram!(self.name, self.unit, self.meaning),
+        }
+    }
+}
+
+const fn metric(name: &'static str, kind: Kind, unit: Unit, labels: &'static str, meaning: &'static str) -> Metric {
+    Metric { name, kind, unit, labels, meaning }
+}
+
+pub const SWAPS: &str = "millrace_swaps_total";
+pub const SWAPS_REFUSED: &str = "millrace_swap_refused_total";
+
+use Kind::{Counter, Gauge, Histogram};
+
+pub const ALL: &[Metric] = &[
+    metric("millrace_images_in_total", Counter, Unit::Count, "pipeline", "row images read from the source"),
+    metric("millrace_images_out_total", Counter, Unit::Count, "pipeline", "row images committed to the sink"),
+    metric("millrace_images_dropped_total", Counter, Unit::Count, "pipeline", "row images that stages dropped"),
+    metric("millrace_dead_letters_total", Counter, Unit::Count, "pipeline", "changes that became dead letters"),
+    metric("millrace_errors_total", Counter, Unit::Count, "pipeline, kind, code", "errors that started the pipeline anew or stopped it"),
+    metric("millrace_stage_errors_total", Counter, Unit::Count, "pipeline, plugin, code", "batches on which a plugin failed as a whole"),
+    metric("millrace_cuts_total", Counter, Unit::Count, "pipeline", "cuts committed"),
+    metric("millrace_cut_images", Histogram, Unit::Count, "pipeline", "row images a cut"),
+    metric("millrace_cut_bytes", Histogram, Unit::Bytes, "pipeline", "bytes of values a cut"),
+    metric("millrace_commit_seconds", Histogram, Unit::Seconds, "pipeline", "time from a cut's end to its last durable commit"),
+    metric("millrace_lag_seconds", Gauge, Unit::Seconds, "pipeline", "age of the last committed change, by its commit time at the source"),
+    metric("millrace_plugin_cache_total", Counter, Unit::Count, "result (hit, miss)", "components taken from the cache of compiled ones, or compiled"),
+    metric("millrace_plugin_log_left_out_total", Counter, Unit::Count, "plugin", "log lines beyond a plugin's limit"),
+    metric("millrace_plugin_series_refused_total", Counter, Unit::Count, "plugin", "metrics of a plugin beyond its limit of series"),
+    metric("millrace_delta_rows_total", Counter, Unit::Count, "table", "rows committed to a Delta table"),
+    metric("millrace_delta_overtaken_total", Counter, Unit::Count, "table", "commits that found their version taken by another writer"),
+    metric("millrace_delta_checkpoints_total", Counter, Unit::Count, "table", "checkpoints of a table's log"),
+    metric("millrace_delta_checkpoint_failures_total", Counter, Unit::Count, "table", "checkpoints that did not succeed; the next one is tried later"),
+    metric(SWAPS, Counter, Unit::Count, "pipeline", "plugin or configuration versions put in force while the stream ran"),
+    metric(SWAPS_REFUSED, Counter, Unit::Count, "pipeline, code", "new versions that were refused; the old one went on"),
+];
+
+/// The table of the book's page about metrics.
+pub fn markdown() -> String {
+    let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for metric in ALL {
+        let kind = match metric.kind {
+            Counter => "counter",
+            Gauge => "gauge",
+            Histogram => "summary",
+        };
+        text += &format!("| `{}` | {kind} | {} | {} |\n", metric.name, metric.labels, metric.meaning);
+    }
+    text
+}

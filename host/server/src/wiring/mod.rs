@@ -1,0 +1,240 @@
+//! From a pipeline file to a pipeline that can run: the only place that knows every crate.
+
+mod letters;
+mod observed;
+pub mod plugins;
+mod runtime;
+mod stages;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millrace_connectors::file::FileConfig;
+use millrace_connectors::generator::GeneratorConfig;
+use millrace_connectors::postgres::{self, PostgresConfig};
+use millrace_connectors::null::NullConfig;
+use millrace_connectors::stdout::StdoutConfig;
+use millrace_core::cut::BatchLimits;
+use millrace_core::environment::Environment;
+use millrace_core::pipeline::{ConfiguredStage, Parts, Pipeline, Settings};
+use millrace_core::record::RecordStore;
+use millrace_core::sink::Sink;
+use millrace_core::source::Source;
+use millrace_core::stage::StageLoader;
+use millrace_core::{Error, Result};
+use millrace_delta::{DeltaConfig, DeltaSink, ObjectRecords};
+
+use crate::config::Loaded;
+use crate::config::model::{LettersEntry, PipelineFile, SettingsEntry, SinkEntry, SourceEntry};
+use crate::telemetry::Health;
+
+pub use letters::NdjsonLetters;
+pub use runtime::{Inspection, PluginRuntime};
+pub use stages::{configure, load_for};
+pub use verdict::check_plugins;
+
+/// What all pipelines of a process share.
+#[derive(Clone)]
+pub struct Host {
+    pub env: Arc<dyn Environment>,
+    pub plugins: PluginRuntime,
+    pub health: Health,
+    /// Names this host in leases.
+    pub instance: String,
+    pub take_over: bool,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+/// A pipeline, ready to run under this host.
+///
+/// Errors: of kind `Config` where the file names what is not there; nothing has been connected yet.
+pub fn build(loaded: &Loaded, host: &Host) -> Result<Pipeline> {
+    let config = &loaded.config;
+    let parts = WiredParts {
+        pipeline: config.pipeline.clone(),
+        source: source_choice(&config.source)?,
+        sink: sink_choice(&config.sink)?,
+        letters: letters_choice(config, loaded),
+        state_dir: state_dir(loaded),
+        env: host.env.clone(),
+        health: host.health.clone(),
+    };
+    let records = match parts.sink()?.records() {
+        Some(records) => records,
+        None => records_in(&parts.state_dir, &config.pipeline, host.env.clone())?,
+    };
+    let stages: Vec<ConfiguredStage> = configure(loaded, &loaded.config.stages)?;
+    let loader: Arc<dyn StageLoader> = host.plugins.loader(&config.pipeline, &config.keys)?;
+    Ok(Pipeline {
+        name: config.pipeline.clone(),
+        instance: host.instance.clone(),
+        parts: Arc::new(parts),
+        records,
+        loader,
+        stages,
+        settings: Settings { take_over: host.take_over, ..settings(&config.settings, config.dead_letters.as_ref()) },
+        env: host.env.clone(),
+    })
+}
+
+/// Whether the source comes to an end by itself.
+pub fn is_bounded(source: &SourceEntry) -> bool {
+    match &source.generator {
+        Some(generator) => generator.events.is_some(),
+        None => source.file.is_some(),
+    }
+}
+
+/// The folder for what has no place beside the sink.
+pub fn state_dir(loaded: &Loaded) -> PathBuf {
+    loaded.config.state_dir.clone().unwrap_or_else(|| loaded.folder.join(".millrace").join(&loaded.config.pipeline))
+}
+
+fn records_in(folder: &Path, pipeline: &str, env: Arc<dyn Environment>) -> Result<Arc<dyn RecordStore>> {
+    std::fs::create_dir_all(folder).map_err(|e| {
+        let reason = crate::config::reference::io_reason(&e);
+        Error::config("state_dir.unusable", format!("{}: {reason}", folder.display()))
+            .hint("set `state_dir` to a folder that this user may write")
+    })?;
+    Ok(Arc::new(ObjectRecords::in_folder(&folder.to_string_lossy(), pipeline, env)?))
+}
+
+enum SourceChoice {
+    Postgres(PostgresConfig),
+    Generator(GeneratorConfig),
+    File(FileConfig),
+}
+
+fn source_choice(entry: &SourceEntry) -> Result<SourceChoice> {
+    let SourceEntry { postgres, generator, file } = entry;
+    match (postgres, generator, file) {
+        (Some(config), None, None) => Ok(SourceChoice::Postgres(config.clone())),
+        (None, Some(config), None) => Ok(SourceChoice::Generator(config.clone())),
+        (None, None, Some(config)) => Ok(SourceChoice::File(config.clone())),
+        _ => Err(Error::config("config.choice", "`source` does not name exactly one component")),
+    }
+}
+
+#[derive(Clone)]
+enum SinkChoice {
+    Delta(DeltaConfig),
+    Stdout(StdoutConfig),
+    Null(NullConfig),
+}
+
+fn sink_choice(entry: &SinkEntry) -> Result<SinkChoice> {
+    let SinkEntry { delta, stdout, null } = entry;
+    match (delta, stdout, null) {
+        (Some(config), None, None) => Ok(SinkChoice::Delta(config.clone())),
+        (None, Some(config), None) => Ok(SinkChoice::Stdout(config.clone())),
+        (None, None, Some(config)) => Ok(SinkChoice::Null(config.clone())),
+        _ => Err(Error::config("config.choice", "`sink` does not name exactly one component")),
+    }
+}
+
+enum LettersChoice {
+    Delta(DeltaConfig),
+    File(PathBuf),
+}
+
+/// Beside the sink, unless the file says where.
+fn letters_choice(config: &PipelineFile, loaded: &Loaded) -> LettersChoice {
+    let sink = config.sink.delta.as_ref();
+    let named = config.dead_letters.as_ref();
+    if let Some(delta) = named.and_then(|l| l.delta.as_ref()) {
+        let s3 = delta.s3.clone().or_else(|| sink.map(|s| s.s3.clone())).unwrap_or_default();
+        return LettersChoice::Delta(DeltaConfig { s3, ..DeltaConfig::new(delta.path.clone()) });
+    }
+    if let Some(file) = named.and_then(|l| l.ndjson.as_ref()) {
+        return LettersChoice::File(file.path.clone());
+    }
+    match sink {
+        Some(sink) => {
+            let path = format!("{}/_dead_letters", sink_root(&sink.path));
+            LettersChoice::Delta(DeltaConfig { s3: sink.s3.clone(), ..DeltaConfig::new(path) })
+        }
+        None => LettersChoice::File(state_dir(loaded).join("dead_letters.ndjson")),
+    }
+}
+
+/// The folder that all tables of a path template lie below.
+fn sink_root(template: &str) -> &str {
+    let fixed = template.find('{').map_or(template, |brace| &template[..brace]);
+    let root = if fixed.len() < template.len() { fixed.rsplit_once('/').map_or(".", |(root, _)| root) } else { fixed };
+    root.trim_end_matches('/')
+}
+
+fn settings(entry: &SettingsEntry, letters: Option<&LettersEntry>) -> Settings {
+    let default = Settings::default();
+    let batch = BatchLimits {
+        rows: entry.batch.rows.map_or(default.batch.rows, |r| r as usize),
+        bytes: entry.batch.bytes.map_or(default.batch.bytes, |b| b.0 as usize),
+    };
+    let cut_interval = entry.cut.interval.map_or(default.cut_interval, |i| i.0);
+    Settings {
+        batch,
+        cut_interval,
+        cut_interval_max: default.cut_interval_max.max(cut_interval),
+        cut_rows: entry.cut.max_rows.unwrap_or(default.cut_rows),
+        cut_bytes: entry.cut.max_bytes.map_or(default.cut_bytes, |b| b.0),
+        split_rows: entry.cut.split_rows.unwrap_or(default.split_rows),
+        record_interval: entry.record.interval.map_or(default.record_interval, |i| i.0),
+        keep_original: letters.is_some_and(|l| l.keep_original),
+        ..default
+    }
+}
+
+/// Connects a pipeline anew at every start.
+struct WiredParts {
+    pipeline: String,
+    source: SourceChoice,
+    sink: SinkChoice,
+    letters: LettersChoice,
+    state_dir: PathBuf,
+    env: Arc<dyn Environment>,
+    health: Health,
+}
+
+impl Parts for WiredParts {
+    fn source(&self) -> Result<Box<dyn Source>> {
+        let source: Box<dyn Source> = match &self.source {
+            SourceChoice::Postgres(config) => postgres::build(config, &self.pipeline, &self.state_dir)?,
+            SourceChoice::Generator(config) => Box::new(config.build()?),
+            SourceChoice::File(config) => Box::new(config.build()?),
+        };
+        Ok(Box::new(observed::ObservedSource::new(source, &self.pipeline, self.health.clone())))
+    }
+
+    fn sink(&self) -> Result<Box<dyn Sink>> {
+        Ok(match &self.sink {
+            SinkChoice::Delta(config) => Box::new(DeltaSink::new(config.clone(), &self.pipeline, self.env.clone())?),
+            SinkChoice::Stdout(config) => Box::new(config.build()),
+            SinkChoice::Null(config) => Box::new(config.build()),
+        })
+    }
+
+    fn letters(&self) -> Result<Box<dyn Sink>> {
+        Ok(match &self.letters {
+            LettersChoice::Delta(config) => Box::new(DeltaSink::single(config.clone(), &self.pipeline, self.env.clone())?),
+            LettersChoice::File(path) => Box::new(NdjsonLetters::new(path.clone())),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_lie_beside_the_tables() {
+        assert_eq!(sink_root("s3://lake/{namespace}/{table}"), "s3://lake");
+        assert_eq!(sink_root("/data/lake/"), "/data/lake");
+        assert_eq!(sink_root("/data/x/cdc_{table}"), "/data/x");
+    }
+}
