@@ -1,1 +1,26 @@
+//! The Delta Lake sink, and the only crate that knows deltalake and its kernel.
+//!
+//! Rows and the position that they end at go into one commit of a table's own log, so what a table holds is decided by
+//! the table alone (design: exactly-once). The commit is our own entry, put if absent; deltalake reads logs
+//! and its kernel writes checkpoints.
 
+mod config;
+mod file;
+mod log;
+mod positions;
+mod provenance;
+mod records;
+mod sink;
+mod store;
+mod stored_letters;
+mod template;
+#[cfg(test)]
+mod tests;
+
+pub use config::{DeltaConfig, Mode, SchemaEvolution};
+pub use records::ObjectRecords;
+pub use sink::DeltaSink;
+pub use store::S3Config;
+
+/// Names of our own columns start so; no column of a source may.
+pub(crate) const META_PREFIX: &str = "_millrace_";

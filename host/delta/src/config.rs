@@ -1,0 +1,139 @@
+//! What a pipeline file says under `sink: delta:`.
+
+use millrace_core::{Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::store::S3Config;
+
+/// What a table holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// One row a change: its postimage, or the delete.
+    Append,
+    /// Every row image, pre- and postimages: a change data feed as a table.
+    #[default]
+    Changelog,
+    /// The current row of each key. Not yet: the next release writes it.
+    Upsert,
+}
+
+/// What to do with a column that the table does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SchemaEvolution {
+    /// Add it, nullable, in the same commit as its first rows.
+    #[default]
+    Evolve,
+    /// Stop.
+    Exception,
+    /// Leave it out.
+    Ignore,
+}
+
+/// Delta Lake tables on a local disk or S3, exactly once.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeltaConfig {
+    /// Where the tables go: a path, `file://` or `s3://BUCKET/PREFIX`, with `{namespace}` and `{table}` where a table's
+    /// name goes: `s3://lake/{namespace}/{table}`. Without them, `/{namespace}/{table}` is appended.
+    pub path: String,
+    /// `append`: one row a change. `changelog`: all row images.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Columns by which new tables are partitioned. Rows without one of them become dead letters.
+    #[serde(default)]
+    pub partition_by: Vec<String>,
+    /// Bytes at which a data file ends within one cut. Every cut ends the files that it began.
+    #[serde(default = "defaults::target_file_size")]
+    #[schemars(range(min = 1_048_576))]
+    pub target_file_size: u64,
+    /// Commits from one checkpoint of a table's log to the next; 0 = none.
+    #[serde(default = "defaults::checkpoint_interval")]
+    pub checkpoint_interval: u64,
+    /// New columns: `evolve`, `exception` or `ignore`.
+    #[serde(default)]
+    pub schema_evolution: SchemaEvolution,
+    /// Hours that a new table's log keeps its commits (time travel). At least 1.
+    #[serde(default = "defaults::log_retention_hours")]
+    #[schemars(range(min = 1))]
+    pub log_retention_hours: u64,
+    /// Hours that files which a new table no longer refers to are kept from vacuum. At least 1.
+    #[serde(default = "defaults::deleted_file_retention_hours")]
+    #[schemars(range(min = 1))]
+    pub deleted_file_retention_hours: u64,
+    /// How to reach S3.
+    #[serde(default)]
+    pub s3: S3Config,
+}
+
+mod defaults {
+    pub(super) fn target_file_size() -> u64 {
+        128 << 20
+    }
+
+    pub(super) fn checkpoint_interval() -> u64 {
+        100
+    }
+
+    /// At a commit a second: 172,800 small objects.
+    pub(super) fn log_retention_hours() -> u64 {
+        48
+    }
+
+    pub(super) fn deleted_file_retention_hours() -> u64 {
+        168
+    }
+}
+
+impl DeltaConfig {
+    /// The defaults, for a path.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            mode: Mode::default(),
+            partition_by: Vec::new(),
+            target_file_size: defaults::target_file_size(),
+            checkpoint_interval: defaults::checkpoint_interval(),
+            schema_evolution: SchemaEvolution::default(),
+            log_retention_hours: defaults::log_retention_hours(),
+            deleted_file_retention_hours: defaults::deleted_file_retention_hours(),
+            s3: S3Config::default(),
+        }
+    }
+
+    /// Everything that is wrong with it, without looking at the store.
+    pub fn problems(&self) -> Vec<Error> {
+        let mut problems = Vec::new();
+        if self.mode == Mode::Upsert {
+            problems.push(
+                Error::config("mode.not_yet", "the mode `upsert` is not written yet")
+                    .hint("use `changelog` or `append`; a view over the changelog gives the current rows"),
+            );
+        }
+        if self.path.trim().is_empty() {
+            problems.push(Error::config("store.path", "`path` is empty").hint("s3://BUCKET/PREFIX or a folder"));
+        }
+        if self.target_file_size < 1 << 20 {
+            let size = self.target_file_size;
+            problems.push(Error::config("delta.target_file_size", format!("`target_file_size` is {size} bytes")).hint("at least 1 MiB"));
+        }
+        if self.log_retention_hours == 0 || self.deleted_file_retention_hours == 0 {
+            let hint = "a host that was suspended for less than an hour must still find its commits";
+            problems.push(Error::config("delta.retention", "a retention is 0 hours").hint(hint));
+        }
+        if let Err(error) = crate::template::Template::parse(&self.path) {
+            problems.push(error);
+        }
+        let repeated = self.partition_by.iter().enumerate().find(|(i, c)| self.partition_by[..*i].contains(c));
+        if let Some((_, column)) = repeated {
+            problems.push(Error::config("delta.partition_by", format!("`partition_by` names `{column}` twice")));
+        }
+        problems
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,9 @@
+//! Data files: from change batches to Parquet and what the log says of it.
+
+mod civil;
+pub(crate) mod layout;
+pub(crate) mod meta;
+pub(crate) mod partition;
+mod stats;
+mod types;
+pub(crate) mod writer;

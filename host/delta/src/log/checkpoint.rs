@@ -1,0 +1,125 @@
+//! Checkpoints and the cleaning of the log, beside the stream: they save readers time and never decide anything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use delta_kernel::Snapshot;
+use deltalake_core::logstore::LogStore;
+use deltalake_core::protocol::checkpoints::cleanup_expired_logs_for;
+use futures::FutureExt;
+use millrace_core::environment::{Environment, Task};
+use millrace_core::{Error, Result};
+
+use super::load;
+use crate::store::{Store, store_error};
+
+/// Listing the log to clean it costs more than a checkpoint.
+const CHECKPOINTS_A_CLEANING: u64 = 10;
+
+/// When the next checkpoint is due, and the one under way.
+pub(super) struct Checkpoints {
+    every: u64,
+    running: Option<(Task, Arc<AtomicBool>)>,
+}
+
+impl Checkpoints {
+    /// `every`: commits; 0 = never.
+    pub(super) fn new(every: u64) -> Self {
+        Self { every, running: None }
+    }
+
+    pub(super) fn after_commit(&mut self, store: &Store, environment: &dyn Environment, version: u64) {
+        let due = self.every > 0 && version > 0 && version.is_multiple_of(self.every);
+        let busy = self.running.as_ref().is_some_and(|(_, done)| !done.load(Ordering::Acquire));
+        if !due || busy {
+            return;
+        }
+        let done = Arc::new(AtomicBool::new(false));
+        let finished = Arc::clone(&done);
+        let store = store.clone();
+        let clean = (version / self.every).is_multiple_of(CHECKPOINTS_A_CLEANING);
+        let now_millis = environment.now() / 1_000;
+        let work = async move {
+            report(&store, version, checkpoint(&store, version).await);
+            if clean {
+                report(&store, version, clean_log(&store, version, now_millis).await);
+            }
+            finished.store(true, Ordering::Release);
+        };
+        self.running = Some((environment.spawn("delta checkpoint", work.boxed()), done));
+    }
+}
+
+fn report(store: &Store, version: u64, result: Result<()>) {
+    let table = store.location();
+    match result {
+        Ok(()) => metrics::counter!("millrace_delta_checkpoints_total", "table" => table).increment(1),
+        Err(error) => {
+            tracing::warn!(%table, version, %error, "no checkpoint; the next one is tried in time");
+            metrics::counter!("millrace_delta_checkpoint_failures_total", "table" => table).increment(1);
+        }
+    }
+}
+
+/// Writes the checkpoint of a version that is committed.
+pub(super) async fn checkpoint(store: &Store, version: u64) -> Result<()> {
+    let place = store.location();
+    let fails = |why: String| Error::retry("table.checkpoint", format!("{place}: {why}"));
+    let log_store = store.log_store();
+    let engine = log_store.engine(None);
+    let url = log_store.config().location().clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let snapshot = Snapshot::builder_for(url).at_version(version).build(engine.as_ref())?;
+        snapshot.checkpoint(engine.as_ref(), None).map(|_written| ())
+    });
+    work.await.map_err(|e| fails(e.to_string()))?.map_err(|e| fails(e.to_string()))?;
+    // Hadoop's checksum of a file that we replaced in place: Spark would log it as damage and list the log instead.
+    store.delete("_delta_log/._last_checkpoint.crc").await.map_err(|e| store_error(&place, e))
+}
+
+/// Removes commits and checkpoints that are older than the table's own retention.
+async fn clean_log(store: &Store, version: u64, now_millis: i64) -> Result<()> {
+    let Some(state) = load::newest(store).await? else { return Ok(()) };
+    if state.metadata.property("delta.enableExpiredLogCleanup") == Some("false") {
+        return Ok(());
+    }
+    let retention = state.metadata.property("delta.logRetentionDuration").and_then(parse_interval).unwrap_or(DEFAULT_RETENTION);
+    let cutoff = now_millis - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    cleanup_expired_logs_for(version, store.log_store().as_ref(), cutoff, None)
+        .await
+        .map(|_removed| ())
+        .map_err(|e| Error::retry("table.cleaning", format!("{}: {e}", store.location())))
+}
+
+/// Delta's own.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+
+/// `interval 2 hours` and `interval 1 day`, as Delta spells durations.
+fn parse_interval(text: &str) -> Option<Duration> {
+    let text = text.to_ascii_lowercase();
+    let mut words = text.split_whitespace().peekable();
+    words.next_if(|w| *w == "interval");
+    let (number, unit) = (words.next()?.parse::<u64>().ok()?, words.next()?);
+    let seconds = match unit.trim_end_matches('s') {
+        "second" => 1,
+        "minute" => 60,
+        "hour" => 3_600,
+        "day" => 86_400,
+        "week" => 7 * 86_400,
+        _ => return None,
+    };
+    words.next().is_none().then_some(Duration::from_secs(number * seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_read_as_delta_spells_them() {
+        assert_eq!(parse_interval("interval 2 hours"), Some(Duration::from_secs(7_200)));
+        assert_eq!(parse_interval("INTERVAL 1 day"), Some(Duration::from_secs(86_400)));
+        assert_eq!(parse_interval("interval 1 month"), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! What a table may ask of its writers, and which of it this sink honours. Spark does not check writers for us: a raw
+//! commit that ignores a feature is accepted and breaks the table later.
+
+use millrace_core::{Error, Result};
+
+use super::actions::{Metadata, Protocol};
+use super::schema::{DeltaSchema, Field};
+
+/// Features that an appending writer honours by doing nothing: it never removes or rewrites rows, adds files without
+/// deletion vectors, and vacuums nothing.
+const HONOURED: &[&str] = &[
+    "appendOnly",
+    "changeDataFeed",
+    "checkConstraints",
+    "columnMapping",
+    "deletionVectors",
+    "domainMetadata",
+    "generatedColumns",
+    "identityColumns",
+    "allowColumnDefaults",
+    "inCommitTimestamp",
+    "invariants",
+    "rowTracking",
+    "timestampNtz",
+    "v2Checkpoint",
+    "vacuumProtocolCheck",
+];
+
+/// Why a table can not be written, in the table's own words.
+fn reason(protocol: &Protocol, metadata: &Metadata, schema: &DeltaSchema) -> Option<String> {
+    if protocol.min_writer_version > 7 || protocol.min_reader_version > 3 {
+        let (reader, writer) = (protocol.min_reader_version, protocol.min_writer_version);
+        return Some(format!("it asks for reader version {reader} and writer version {writer}"));
+    }
+    let listed = protocol.writer_features.iter().chain(&protocol.reader_features).flatten();
+    if let Some(unknown) = listed.into_iter().find(|f| !HONOURED.contains(&f.as_str())) {
+        return Some(format!("it has the writer feature `{unknown}`"));
+    }
+    let on = |name: &str| metadata.property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    for property in ["delta.enableRowTracking", "delta.enableInCommitTimestamps"] {
+        if on(property) {
+            return Some(format!("it sets `{property}`"));
+        }
+    }
+    if metadata.property("delta.setTransactionRetentionDuration").is_some() {
+        return Some("it sets `delta.setTransactionRetentionDuration`, by which our positions would be forgotten".into());
+    }
+    if metadata.property("delta.columnMapping.mode").is_some_and(|mode| mode != "none") {
+        return Some("it maps its columns (`delta.columnMapping.mode`)".into());
+    }
+    if let Some(constraint) = metadata.configuration.keys().find(|k| k.starts_with("delta.constraints.")) {
+        return Some(format!("it has the check `{constraint}`"));
+    }
+    schema.fields.iter().find_map(field_reason)
+}
+
+fn field_reason(field: &Field) -> Option<String> {
+    let asks = |prefix: &str| field.metadata.keys().any(|k| k.starts_with(prefix));
+    let what = if asks("delta.invariants") {
+        "an invariant"
+    } else if asks("delta.generationExpression") {
+        "a generation expression"
+    } else if asks("delta.identity.") {
+        "an identity"
+    } else if asks("CURRENT_DEFAULT") {
+        "a default"
+    } else if !field.nullable {
+        "NOT NULL"
+    } else {
+        return None;
+    };
+    Some(format!("its column `{}` has {what}", field.name))
+}
+
+/// Refuses a table that this sink could break.
+///
+/// Errors: `table.unsupported` (halt).
+pub(crate) fn check_writable(place: &str, protocol: &Protocol, metadata: &Metadata, schema: &DeltaSchema) -> Result<()> {
+    match reason(protocol, metadata, schema) {
+        None => Ok(()),
+        Some(why) => Err(Error::halt("table.unsupported", format!("{place} can not be written: {why}"))
+            .hint("remove that from the table, or give the pipeline another path")),
+    }
+}
+
+/// The least that a table of these columns asks of its readers and writers.
+pub(crate) fn minimal_protocol(schema: &DeltaSchema) -> Protocol {
+    if schema.needs_timestamp_ntz() {
+        let features = Some(vec!["timestampNtz".to_owned()]);
+        Protocol {
+            min_reader_version: 3,
+            min_writer_version: 7,
+            reader_features: features.clone(),
+            writer_features: features,
+        }
+    } else {
+        Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None }
+    }
+}
+
+/// The protocol that the table needs once its columns are `schema`; `None` where the present one does.
+pub(crate) fn upgraded_protocol(present: &Protocol, schema: &DeltaSchema) -> Option<Protocol> {
+    let lists = |features: &Option<Vec<String>>| features.iter().flatten().any(|f| f == "timestampNtz");
+    if !schema.needs_timestamp_ntz() || lists(&present.writer_features) {
+        return None;
+    }
+    let mut writer = present.writer_features.clone().unwrap_or_else(|| implied_features(present.min_writer_version));
+    let mut reader = present.reader_features.clone().unwrap_or_default();
+    if present.min_reader_version == 2 {
+        reader.push("columnMapping".into());
+    }
+    writer.push("timestampNtz".into());
+    reader.push("timestampNtz".into());
+    Some(Protocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: Some(reader),
+        writer_features: Some(writer),
+    })
+}
+
+/// What a writer version below 7 stands for; an upgrade has to list it.
+fn implied_features(version: i32) -> Vec<String> {
+    let by_version: [(i32, &[&str]); 5] = [
+        (2, &["appendOnly", "invariants"]),
+        (3, &["checkConstraints"]),
+        (4, &["changeDataFeed", "generatedColumns"]),
+        (5, &["columnMapping"]),
+        (6, &["identityColumns"]),
+    ];
+    by_version.iter().filter(|(v, _)| *v <= version).flat_map(|(_, names)| names.iter().map(|n| (*n).to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::actions::Format;
+    use crate::log::schema::DeltaType;
+
+    fn metadata(property: Option<(&str, &str)>) -> Metadata {
+        Metadata {
+            id: "1".into(),
+            name: None,
+            description: None,
+            format: Format::default(),
+            schema_string: String::new(),
+            partition_columns: vec![],
+            created_time: None,
+            configuration: property.into_iter().map(|(k, v)| (k.to_owned(), Some(v.to_owned()))).collect(),
+        }
+    }
+
+    fn schema(ty: DeltaType) -> DeltaSchema {
+        DeltaSchema { fields: vec![Field::new("c", ty)] }
+    }
+
+    #[test]
+    fn what_can_not_be_honoured_is_refused_by_name() {
+        let plain = schema(DeltaType::Long);
+        let protocol = minimal_protocol(&plain);
+        assert!(check_writable("t", &protocol, &metadata(None), &plain).is_ok());
+        for (property, value, named) in [
+            ("delta.setTransactionRetentionDuration", "interval 1 day", "setTransactionRetentionDuration"),
+            ("delta.enableRowTracking", "true", "enableRowTracking"),
+            ("delta.columnMapping.mode", "name", "columnMapping"),
+            ("delta.constraints.positive", "c > 0", "delta.constraints.positive"),
+        ] {
+            let error = check_writable("t", &protocol, &metadata(Some((property, value))), &plain).unwrap_err();
+            assert_eq!(error.code, "table.unsupported");
+            assert!(error.message.contains(named), "{error}");
+        }
+        let clustered = Protocol { writer_features: Some(vec!["clustering".into()]), min_writer_version: 7, ..protocol };
+        let error = check_writable("t", &clustered, &metadata(None), &plain).unwrap_err();
+        assert!(error.message.contains("clustering"), "{error}");
+    }
+
+    #[test]
+    fn a_timestamp_without_zone_upgrades_an_old_table_and_keeps_what_it_had() {
+        let old = minimal_protocol(&schema(DeltaType::Long));
+        let new = upgraded_protocol(&old, &schema(DeltaType::TimestampNtz)).unwrap();
+        assert_eq!((new.min_reader_version, new.min_writer_version), (3, 7));
+        assert_eq!(new.writer_features.as_deref().unwrap(), ["appendOnly", "invariants", "timestampNtz"]);
+        assert!(upgraded_protocol(&new, &schema(DeltaType::TimestampNtz)).is_none());
+        assert!(upgraded_protocol(&old, &schema(DeltaType::Long)).is_none());
+    }
+}

@@ -1,0 +1,145 @@
+//! Our own client of a Delta table's transaction log.
+//!
+//! A table is loaded once and then followed: by our own commits, which cost one conditional put, and by reading the
+//! commits of others when one of them took the number that we wanted. deltalake's own commit path grows to
+//! hundreds of milliseconds with the log and repeats a known `txn` without noticing (measured).
+
+pub(crate) mod actions;
+mod checkpoint;
+mod commit;
+pub(crate) mod features;
+mod load;
+pub(crate) mod schema;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_core::environment::Environment;
+use millrace_core::{Error, Result};
+
+use self::actions::{Entry, Metadata, Protocol, Txn};
+use self::checkpoint::Checkpoints;
+use self::schema::DeltaSchema;
+use crate::store::Store;
+
+pub(crate) use commit::Step;
+
+/// A table as of one version, less its files: an appending writer needs none of them.
+#[derive(Clone, Debug)]
+pub(crate) struct TableState {
+    pub version: u64,
+    pub protocol: Protocol,
+    pub metadata: Metadata,
+    pub schema: DeltaSchema,
+    /// The version at which metadata or protocol changed last, as far as this host saw.
+    pub changed_at: u64,
+    /// By app id.
+    pub txns: HashMap<String, Txn>,
+}
+
+impl TableState {
+    /// `place`: for messages.
+    fn apply(&mut self, place: &str, version: u64, entry: Entry) -> Result<()> {
+        let foreign = entry.info.as_ref().is_none_or(|info| !info.is_ours());
+        if foreign && entry.info.as_ref().is_some_and(actions::CommitInfo::rewinds) {
+            return Err(rewound(place, version, entry.info.as_ref()));
+        }
+        if let Some(metadata) = entry.metadata {
+            if metadata.id != self.metadata.id {
+                return Err(another_table(place, &self.metadata.id, &metadata.id));
+            }
+            self.schema = DeltaSchema::parse(place, &metadata.schema_string)?;
+            self.metadata = metadata;
+            self.changed_at = version;
+        }
+        if let Some(protocol) = entry.protocol {
+            self.protocol = protocol;
+            self.changed_at = version;
+        }
+        for txn in entry.txns {
+            self.txns.insert(txn.app_id.clone(), txn);
+        }
+        self.version = version;
+        Ok(())
+    }
+}
+
+fn rewound(place: &str, version: u64, info: Option<&actions::CommitInfo>) -> Error {
+    let operation = info.map_or("", |i| i.operation.as_str());
+    Error::halt("position.gap", format!("{place} was turned back or replaced by others (version {version}: {operation})"))
+        .hint("its stored positions no longer say what it holds; write to another path, or start a new pipeline with a new snapshot")
+}
+
+fn another_table(place: &str, known: &str, found: &str) -> Error {
+    Error::halt("position.gap", format!("{place} is another table now: its id was {known} and is {found}"))
+        .hint("it was replaced by others; write to another path, or start a new pipeline with a new snapshot")
+}
+
+/// A handle on one table, which may not exist yet.
+pub(crate) struct Table {
+    store: Store,
+    environment: Arc<dyn Environment>,
+    /// `None`: not created.
+    state: Option<TableState>,
+    /// When we last knew the newest version, by the monotonic clock.
+    known_at: Duration,
+    checkpoints: Checkpoints,
+    /// An earlier put may land yet, or what we believe may be wrong: read anew before the next commit.
+    doubtful: bool,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("place", &self.place()).field("version", &self.version()).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// Loads the newest version; a folder without a log is a table that is not created yet. `checkpoint_every`: commits.
+    ///
+    /// Errors: `log.damaged`, `store.*`.
+    pub(crate) async fn open(store: Store, environment: Arc<dyn Environment>, checkpoint_every: u64) -> Result<Self> {
+        let known_at = environment.monotonic();
+        let state = load::newest(&store).await?;
+        let checkpoints = Checkpoints::new(checkpoint_every);
+        Ok(Self { store, environment, state, known_at, checkpoints, doubtful: false })
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// For logs and errors.
+    pub(crate) fn place(&self) -> String {
+        self.store.location()
+    }
+
+    pub(crate) fn state(&self) -> Option<&TableState> {
+        self.state.as_ref()
+    }
+
+    pub(crate) fn version(&self) -> Option<u64> {
+        Some(self.state.as_ref()?.version)
+    }
+
+    /// Refuses a table that others turned back after this pipeline's last commit: `txn` does not follow a RESTORE.
+    ///
+    /// Errors: `position.gap` (halt).
+    pub(crate) async fn check_not_rewound(&self) -> Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        for version in (0..=state.version).rev() {
+            let Some(entry) = load::entry(&self.store, version).await? else {
+                // Removed by retention: what is older was followed while it was there.
+                return Ok(());
+            };
+            match &entry.info {
+                Some(info) if info.is_ours() => return Ok(()),
+                Some(info) if info.rewinds() => return Err(rewound(&self.place(), version, Some(info))),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,9 @@
+//! The sink as a whole, on real files.
+
+mod exactly_once;
+mod faults;
+mod foreign;
+mod readers;
+mod s3;
+mod schemas;
+mod support;
