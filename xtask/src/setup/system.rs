@@ -14,11 +14,12 @@ pub(crate) struct Need {
 const C_COMPILER: Need = Need {
     name: "a C compiler",
     present: || has("cc"),
-    packages: &["gcc", "g++", "libc6-dev", "make"],
+    packages: &["gcc", "libc6-dev"],
     used_for: "the C parts of zstd and ring",
 };
 const CMAKE: Need =
     Need { name: "cmake", present: || has("cmake"), packages: &["cmake"], used_for: "the C parts of dependencies" };
+const MAKE: Need = Need { name: "make", present: || has("make"), packages: &["make"], used_for: "what cmake writes" };
 const PYTHON: Need = Need {
     name: "Python 3 with venv",
     present: || Run::new("python3").args(["-c", "import venv, ensurepip"]).succeeds(),
@@ -36,8 +37,8 @@ const PSQL: Need = Need {
     used_for: "a client with TLS: the fetched ones are built without",
 };
 
-pub(crate) const DEMO: &[Need] = &[C_COMPILER, CMAKE];
-pub(crate) const ALL: &[Need] = &[C_COMPILER, CMAKE, PYTHON, NPM, OPENSSL, PSQL];
+pub(crate) const DEMO: &[Need] = &[C_COMPILER, CMAKE, MAKE];
+pub(crate) const ALL: &[Need] = &[C_COMPILER, CMAKE, MAKE, PYTHON, NPM, OPENSSL, PSQL];
 
 /// Installs what is missing with apt-get; on systems without it says what to install.
 pub(crate) fn install(needs: &[Need]) -> Outcome {
