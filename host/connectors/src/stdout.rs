@@ -68,7 +68,8 @@ impl Sink for StdoutSink {
         let mut row = 0;
         while row < batch.rows() {
             let images = if is_pair(&batch, row) { 2 } else { 1 };
-            serde_json::to_writer(&mut self.lines, &line(&batch, row, images)).map_err(|e| Error::bug(e.to_string()))?;
+            serde_json::to_writer(&mut self.lines, &line(&batch, row, images))
+                .map_err(|e| Error::bug(e.to_string()))?;
             self.lines.push(b'\n');
             row += images;
         }

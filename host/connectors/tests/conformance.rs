@@ -79,13 +79,24 @@ async fn resumes_at_every_boundary(make: Make<'_>, whole: &Reading) {
     // At most sixty of them, the first and the last included: each costs a whole read.
     let step = whole.boundaries.len().div_ceil(60).max(1);
     let last = whole.boundaries.len() - 1;
-    for (position, counts) in whole.boundaries.iter().enumerate().filter(|(i, _)| i % step == 0 || *i == last).map(|(_, b)| b) {
-        let resume = Resume { position: Some(position.clone()), incarnation: Some(whole.incarnation.clone()), ..Resume::default() };
+    for (position, counts) in
+        whole.boundaries.iter().enumerate().filter(|(i, _)| i % step == 0 || *i == last).map(|(_, b)| b)
+    {
+        let resume = Resume {
+            position: Some(position.clone()),
+            incarnation: Some(whole.incarnation.clone()),
+            ..Resume::default()
+        };
         let rest = read_all(&mut *make(), &resume).await;
         assert_eq!(rest.incarnation, whole.incarnation);
         for (source, rows) in &whole.story {
             let after = &rows[counts.get(source).copied().unwrap_or(0)..];
-            assert_eq!(rest.story.get(source).map_or(&[][..], Vec::as_slice), after, "{source} after {:?}", position.order);
+            assert_eq!(
+                rest.story.get(source).map_or(&[][..], Vec::as_slice),
+                after,
+                "{source} after {:?}",
+                position.order
+            );
         }
     }
 }
@@ -122,7 +133,11 @@ async fn conforms(make: Make<'_>, rows: usize) {
     assert_eq!(whole.story.values().map(Vec::len).sum::<usize>(), rows);
     resumes_at_every_boundary(make, &whole).await;
     survives_a_cancel_at_every_await(make, &whole).await;
-    let wrong = Resume { incarnation: Some("of another".into()), position: whole.boundaries.last().map(|b| b.0.clone()), ..Resume::default() };
+    let wrong = Resume {
+        incarnation: Some("of another".into()),
+        position: whole.boundaries.last().map(|b| b.0.clone()),
+        ..Resume::default()
+    };
     assert_eq!(make().open(&wrong).await.expect_err("another incarnation").code, "position.gap");
     let mut source = make();
     let opened = source.open(&Resume::default()).await.expect("opens");
@@ -142,7 +157,8 @@ async fn the_generator_conforms() {
 
 #[tokio::test]
 async fn the_generator_conforms_at_a_rate() {
-    let config = GeneratorConfig { events: Some(200), customers: 160, rate: Some(20_000), ..GeneratorConfig::default() };
+    let config =
+        GeneratorConfig { events: Some(200), customers: 160, rate: Some(20_000), ..GeneratorConfig::default() };
     conforms(&|| Box::new(config.build().expect("a good configuration")), images(&config)).await;
 }
 

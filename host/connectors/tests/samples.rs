@@ -20,7 +20,9 @@ fn typed(columns: &[(&str, ColumnType)]) -> Vec<(String, ColumnType)> {
 /// (change type, id) of a table's rows, in order.
 fn story(batches: &[ChangeBatch], table: &str) -> Vec<(ChangeType, Value)> {
     rows_of(batches, table)
-        .map(|(batch, row)| (batch.change_types[row], if batch.is_truncate() { Value::Null } else { cell(batch, "id", row) }))
+        .map(|(batch, row)| {
+            (batch.change_types[row], if batch.is_truncate() { Value::Null } else { cell(batch, "id", row) })
+        })
         .collect()
 }
 

@@ -88,11 +88,16 @@ fn stdout_writes_a_change_a_line() {
     run(&mut sink).expect("is committed");
     let text = String::from_utf8(paper.text.lock().expect("not poisoned").clone()).expect("UTF-8");
     let expected = concat!(
-        r#"{"table":"shop.t","op":"insert","position":"1/1","commit_time":"1970-01-01T00:00:01.500000Z","after":{"id":1,"big":"a"}}"#, "\n",
-        r#"{"table":"shop.t","op":"update","position":"2/1","commit_time":"1970-01-01T00:00:01.500000Z","before":{"id":1,"big":"a"},"after":{"id":1,"big":"b"}}"#, "\n",
-        r#"{"table":"shop.t","op":"update","position":"3/1","commit_time":"1970-01-01T00:00:01.500000Z","after":{"id":1},"unavailable":{"after":["big"]}}"#, "\n",
-        r#"{"table":"shop.t","op":"delete","position":"4/1","commit_time":"1970-01-01T00:00:01.500000Z","before":{"id":1},"unavailable":{"before":["big"]}}"#, "\n",
-        r#"{"table":"shop.t","op":"truncate","position":"5/1","commit_time":"1970-01-01T00:00:01.500000Z"}"#, "\n",
+        r#"{"table":"shop.t","op":"insert","position":"1/1","commit_time":"1970-01-01T00:00:01.500000Z","after":{"id":1,"big":"a"}}"#,
+        "\n",
+        r#"{"table":"shop.t","op":"update","position":"2/1","commit_time":"1970-01-01T00:00:01.500000Z","before":{"id":1,"big":"a"},"after":{"id":1,"big":"b"}}"#,
+        "\n",
+        r#"{"table":"shop.t","op":"update","position":"3/1","commit_time":"1970-01-01T00:00:01.500000Z","after":{"id":1},"unavailable":{"after":["big"]}}"#,
+        "\n",
+        r#"{"table":"shop.t","op":"delete","position":"4/1","commit_time":"1970-01-01T00:00:01.500000Z","before":{"id":1},"unavailable":{"before":["big"]}}"#,
+        "\n",
+        r#"{"table":"shop.t","op":"truncate","position":"5/1","commit_time":"1970-01-01T00:00:01.500000Z"}"#,
+        "\n",
     );
     assert_eq!(text, expected);
     assert_eq!(sink.committed(), BTreeMap::from([(TableName::new("shop", "t"), 6)]));

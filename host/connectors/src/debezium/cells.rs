@@ -149,7 +149,9 @@ fn decimal(encoding: Encoding, raw: &str) -> Result<i128, String> {
         Some(_) => bigint::to_i128(&bytes(raw)?),
     };
     // 38 digits are what the widest column has.
-    value.filter(|v| v.unsigned_abs() < 10u128.pow(38)).ok_or_else(|| not(&format!("a decimal of scale {scale} and 38 digits"), raw))
+    value
+        .filter(|v| v.unsigned_abs() < 10u128.pow(38))
+        .ok_or_else(|| not(&format!("a decimal of scale {scale} and 38 digits"), raw))
 }
 
 fn decimal_text(encoding: Encoding, raw: &str) -> Result<String, String> {

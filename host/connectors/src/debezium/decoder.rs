@@ -80,7 +80,8 @@ impl Decoder {
 
     /// Goes back to a state. Errors: `position.token` where it is none.
     pub fn restore(&mut self, state: &str) -> Result<(), Error> {
-        self.tables = serde_json::from_str(state).map_err(|e| Error::halt("position.token", format!("the state of the tables: {e}")))?;
+        self.tables = serde_json::from_str(state)
+            .map_err(|e| Error::halt("position.token", format!("the state of the tables: {e}")))?;
         self.state = None;
         Ok(())
     }
@@ -124,14 +125,18 @@ impl Decoder {
         let images = match envelope.operation {
             Operation::Create => vec![(ChangeType::Insert, image(envelope.after)?)],
             Operation::Update if envelope.before.is_some() => {
-                vec![(ChangeType::UpdatePreimage, image(envelope.before)?), (ChangeType::UpdatePostimage, image(envelope.after)?)]
+                vec![
+                    (ChangeType::UpdatePreimage, image(envelope.before)?),
+                    (ChangeType::UpdatePostimage, image(envelope.after)?),
+                ]
             }
             Operation::Update => vec![(ChangeType::UpdatePostimage, image(envelope.after)?)],
             Operation::Delete => vec![(ChangeType::Delete, image(envelope.before)?)],
             Operation::Truncate => return Err(Malformed("a collection is never truncated".into()).into()),
         };
         let whole_preimage = envelope.before.is_some();
-        let known = self.tables.entry(name).or_insert_with(|| Known { columns: mongodb::columns(), ..Known::new(false) });
+        let known =
+            self.tables.entry(name).or_insert_with(|| Known { columns: mongodb::columns(), ..Known::new(false) });
         if whole_preimage && !known.full {
             known.full = true;
             known.form = None;

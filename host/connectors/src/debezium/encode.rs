@@ -63,15 +63,15 @@ fn cell(ty: &ColumnType, array: &ArrayRef, row: usize, with_schema: bool) -> Val
 
 /// The schema blocks of a table's keys and values.
 pub(crate) fn schema_blocks(schema: &TableSchema) -> (Value, Value) {
-    let fields = |keys_only: bool| -> Vec<Value> {
-        schema.columns.iter().filter(|c| c.key || !keys_only).map(field).collect()
-    };
+    let fields =
+        |keys_only: bool| -> Vec<Value> { schema.columns.iter().filter(|c| c.key || !keys_only).map(field).collect() };
     let image = |name: &str| json!({ "type": "struct", "fields": fields(false), "optional": true, "field": name });
     let key = json!({ "type": "struct", "fields": fields(true), "optional": false });
     let plain = |ty: &str, name: &str| json!({ "type": ty, "optional": true, "field": name });
-    let source: Vec<Value> = [("string", "connector"), ("string", "schema"), ("string", "table"), ("int64", "ts_us"), ("int64", "txId")]
-        .map(|(ty, name)| plain(ty, name))
-        .to_vec();
+    let source: Vec<Value> =
+        [("string", "connector"), ("string", "schema"), ("string", "table"), ("int64", "ts_us"), ("int64", "txId")]
+            .map(|(ty, name)| plain(ty, name))
+            .to_vec();
     let fields = vec![
         image("before"),
         image("after"),

@@ -50,7 +50,9 @@ pub(super) fn widen(column: &ColumnType, raw: &str) -> ColumnType {
     let Some(value) = kind(raw) else { return column.clone() };
     match (column, &value) {
         (ColumnType::Float64, ColumnType::Text) if is_special_float(raw) => ColumnType::Float64,
-        (ColumnType::Float64, ColumnType::Int64) if raw.parse::<i64>().is_ok_and(|i| i.unsigned_abs() > EXACT) => ColumnType::Text,
+        (ColumnType::Float64, ColumnType::Int64) if raw.parse::<i64>().is_ok_and(|i| i.unsigned_abs() > EXACT) => {
+            ColumnType::Text
+        }
         (ColumnType::Int64, ColumnType::Float64) | (ColumnType::Float64, ColumnType::Int64) => ColumnType::Float64,
         (ColumnType::Json, _) | (_, ColumnType::Json) => ColumnType::Json,
         (column, value) if column == value => value.clone(),

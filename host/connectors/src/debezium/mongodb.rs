@@ -56,6 +56,7 @@ fn unquote(raw: &str) -> Result<String, Malformed> {
         return Ok(raw.to_owned());
     }
     let inner: String = serde_json::from_str(raw)?;
-    serde_json::from_str::<&serde_json::value::RawValue>(&inner).map_err(|e| Malformed(format!("the document is no JSON: {e}")))?;
+    serde_json::from_str::<&serde_json::value::RawValue>(&inner)
+        .map_err(|e| Malformed(format!("the document is no JSON: {e}")))?;
     Ok(inner)
 }

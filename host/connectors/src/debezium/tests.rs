@@ -15,7 +15,9 @@ fn decode(messages: &[(Option<&str>, &str)]) -> Vec<ChangeBatch> {
     let mut decoder = Decoder::default();
     let mut cut = CutBuilder::new(BatchLimits::default());
     for (order, (key, value)) in (1..).zip(messages) {
-        let Message::Change(envelope) = parse(*key, Some(value)).expect("an envelope") else { panic!("no change: {value}") };
+        let Message::Change(envelope) = parse(*key, Some(value)).expect("an envelope") else {
+            panic!("no change: {value}")
+        };
         decoder.append(&envelope, Order::new(order, 1), &mut cut).expect("is appended");
     }
     cut.finish().expect("finishes").0
@@ -72,7 +74,12 @@ fn each_logical_type_becomes_its_column_type_and_value() {
         (decimal("2", "10"), small_decimal.clone(), json!(-1.5), json!("-1.50")),
         (decimal("2", "10"), small_decimal, json!("12.5"), json!("12.50")),
         (decimal("3", "60"), ColumnType::BigDecimal, json!("AQ=="), json!("0.001")),
-        (debezium("struct", "data.VariableScaleDecimal"), ColumnType::BigDecimal, json!({ "scale": 1, "value": "/w==" }), json!("-0.1")),
+        (
+            debezium("struct", "data.VariableScaleDecimal"),
+            ColumnType::BigDecimal,
+            json!({ "scale": 1, "value": "/w==" }),
+            json!("-0.1"),
+        ),
         (debezium("int32", "time.Date"), ColumnType::Date, json!(-2_440_589), json!("-infinity")),
         (connect("int32", "Date"), ColumnType::Date, json!(20_455), json!("2026-01-02")),
         (debezium("string", "time.IsoDate"), ColumnType::Date, json!("2026-01-02Z"), json!("2026-01-02")),
@@ -81,15 +88,35 @@ fn each_logical_type_becomes_its_column_type_and_value() {
         (debezium("int64", "time.NanoTime"), ColumnType::Time, json!(1_999), json!("00:00:00.000001")),
         (debezium("string", "time.IsoTime"), ColumnType::Time, json!("12:34:56.5Z"), json!("12:34:56.500000")),
         (connect("int64", "Timestamp"), ColumnType::Timestamp, json!(-1), json!("1969-12-31T23:59:59.999000")),
-        (debezium("int64", "time.NanoTimestamp"), ColumnType::Timestamp, json!(-1), json!("1969-12-31T23:59:59.999999")),
+        (
+            debezium("int64", "time.NanoTimestamp"),
+            ColumnType::Timestamp,
+            json!(-1),
+            json!("1969-12-31T23:59:59.999999"),
+        ),
         (debezium("int64", "time.MicroTimestamp"), ColumnType::Timestamp, json!(i64::MIN), json!("-infinity")),
-        (debezium("string", "time.IsoTimestamp"), ColumnType::Timestamp, json!("2026-01-02T03:04:05Z"), json!("2026-01-02T03:04:05")),
-        (debezium("string", "time.ZonedTimestamp"), ColumnType::TimestampTz, json!("2026-01-02T03:04:05+01:00"), json!("2026-01-02T02:04:05Z")),
+        (
+            debezium("string", "time.IsoTimestamp"),
+            ColumnType::Timestamp,
+            json!("2026-01-02T03:04:05Z"),
+            json!("2026-01-02T03:04:05"),
+        ),
+        (
+            debezium("string", "time.ZonedTimestamp"),
+            ColumnType::TimestampTz,
+            json!("2026-01-02T03:04:05+01:00"),
+            json!("2026-01-02T02:04:05Z"),
+        ),
         (debezium("string", "time.ZonedTimestamp"), ColumnType::TimestampTz, json!("infinity"), json!("infinity")),
         (debezium("string", "time.Interval"), ColumnType::Other("interval".into()), json!("P1D"), json!("P1D")),
         (debezium("string", "data.Json"), ColumnType::Json, json!("{\"a\": 1}"), json!({ "a": 1 })),
         (debezium("string", "data.Enum"), ColumnType::Text, json!("red"), json!("red")),
-        (debezium("string", "data.Uuid"), ColumnType::Uuid, json!("0123456789abcdef0123456789ABCDEF"), json!("01234567-89ab-cdef-0123-456789abcdef")),
+        (
+            debezium("string", "data.Uuid"),
+            ColumnType::Uuid,
+            json!("0123456789abcdef0123456789ABCDEF"),
+            json!("01234567-89ab-cdef-0123-456789abcdef"),
+        ),
     ] {
         let batches = with_schema(&field, &[value]);
         assert_eq!(types(&batches[0]), [("x", ty)], "{field}");
@@ -108,12 +135,19 @@ fn a_value_that_is_none_of_its_type_is_null_and_rejects_its_change() {
         (debezium("string", "data.Uuid"), json!("1234")),
         (debezium("string", "time.ZonedTimestamp"), json!("yesterday")),
         (debezium("int64", "time.MicroTime"), json!(-1)),
-        (json!({ "type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": { "scale": "0", "connect.decimal.precision": "5" } }), json!("AQAAAAAAAAAAAAAAAAAAAAA=")),
+        (
+            json!({ "type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": { "scale": "0", "connect.decimal.precision": "5" } }),
+            json!("AQAAAAAAAAAAAAAAAAAAAAA="),
+        ),
     ] {
         let batches = with_schema(&field, &[json!(null), value]);
         let [batch] = &batches[..] else { panic!("{field}: one batch") };
         let reject = &batch.origin.rejects[0];
-        assert_eq!((reject.change, &*reject.code, reject.column.as_deref()), (1, "debezium.bad_value", Some("x")), "{field}");
+        assert_eq!(
+            (reject.change, &*reject.code, reject.column.as_deref()),
+            (1, "debezium.bad_value", Some("x")),
+            "{field}"
+        );
         assert_eq!(row(batch, 1), json!({ "x": null }));
     }
 }
@@ -145,7 +179,8 @@ fn a_placeholder_says_nothing_of_a_columns_type() {
     let first = envelope("c", &Value::Null, &json!({ "id": 1, "x": UNAVAILABLE }));
     let second = envelope("u", &Value::Null, &json!({ "id": 1, "x": 5 }));
     let third = envelope("u", &Value::Null, &json!({ "id": 1, "x": UNAVAILABLE }));
-    let batches = decode(&[(Some(r#"{"id":1}"#), &first), (Some(r#"{"id":1}"#), &second), (Some(r#"{"id":1}"#), &third)]);
+    let batches =
+        decode(&[(Some(r#"{"id":1}"#), &first), (Some(r#"{"id":1}"#), &second), (Some(r#"{"id":1}"#), &third)]);
     assert_eq!(types(&batches[0]), [("id", ColumnType::Int64)]);
     assert_eq!(types(&batches[1]), [("id", ColumnType::Int64), ("x", ColumnType::Int64)]);
     assert_eq!(json::unavailable(&batches[1], 1), ["x"]);
@@ -190,7 +225,8 @@ fn what_is_known_of_the_tables_survives_as_text() {
 #[test]
 fn mysql_rows_are_of_their_database_and_keep_their_nulls() {
     let source = json!({ "connector": "mysql", "db": "shop", "table": "t", "ts_ms": 5 });
-    let text = json!({ "op": "d", "before": { "id": 1, "x": null, "y": 1 }, "after": null, "source": source }).to_string();
+    let text =
+        json!({ "op": "d", "before": { "id": 1, "x": null, "y": 1 }, "after": null, "source": source }).to_string();
     let batches = decode(&[(Some(r#"{"id":1}"#), &text)]);
     assert_eq!(batches[0].schema.name.to_string(), "shop.t");
     assert_eq!(batches[0].commit_time(0), 5_000);
@@ -202,7 +238,9 @@ fn mysql_rows_are_of_their_database_and_keep_their_nulls() {
 fn mongodb_documents_stay_whole() {
     let source = json!({ "connector": "mongodb", "db": "shop", "collection": "carts", "ts_ms": 5 });
     let document = r#"{"_id": {"$oid": "64"}, "total": 5}"#;
-    let message = |op: &str, before: Value, after: Value| json!({ "op": op, "before": before, "after": after, "source": source }).to_string();
+    let message = |op: &str, before: Value, after: Value| {
+        json!({ "op": op, "before": before, "after": after, "source": source }).to_string()
+    };
     let key = Some(r#"{"id": "{\"$oid\": \"64\"}"}"#);
     let insert = message("c", Value::Null, document.into());
     let update = message("u", Value::Null, Value::Null);
@@ -236,11 +274,25 @@ fn messages_without_a_row_are_told_apart() {
         }
     }
     assert!(matches!(parse(None, None), Ok(Message::Ignored(Ignored::Tombstone))));
-    for wrong in ["", "{", "[]", "5", "{}", r#"{"op":"c"}"#, r#"{"op":"z","source":{"table":"t"}}"#, r#"{"op":"c","source":{"schema":"s"}}"#] {
+    for wrong in [
+        "",
+        "{",
+        "[]",
+        "5",
+        "{}",
+        r#"{"op":"c"}"#,
+        r#"{"op":"z","source":{"table":"t"}}"#,
+        r#"{"op":"c","source":{"schema":"s"}}"#,
+    ] {
         assert!(parse(None, Some(wrong)).is_err(), "{wrong}");
     }
     let source = json!({ "connector": "postgresql", "schema": "s", "table": "t" });
-    for wrong in [json!({ "op": "c", "source": source }), json!({ "op": "u", "before": {}, "source": source }), json!({ "op": "d", "source": source }), json!({ "op": "c", "after": [1], "source": source })] {
+    for wrong in [
+        json!({ "op": "c", "source": source }),
+        json!({ "op": "u", "before": {}, "source": source }),
+        json!({ "op": "d", "source": source }),
+        json!({ "op": "c", "after": [1], "source": source }),
+    ] {
         let text = wrong.to_string();
         let Ok(Message::Change(envelope)) = parse(None, Some(&text)) else { panic!("{text}") };
         let mut cut = CutBuilder::new(BatchLimits::default());
@@ -273,18 +325,34 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 fn any_field() -> impl Strategy<Value = Value> {
-    let types = ["int8", "int16", "int32", "int64", "float", "double", "boolean", "string", "bytes", "struct", "array", "map", "odd"];
-    let names = [
-        "io.debezium.time.Date", "io.debezium.time.MicroTime", "io.debezium.time.Timestamp", "io.debezium.time.NanoTimestamp",
-        "io.debezium.time.ZonedTimestamp", "io.debezium.time.IsoDate", "io.debezium.data.Uuid", "io.debezium.data.Json",
-        "io.debezium.data.VariableScaleDecimal", "org.apache.kafka.connect.data.Decimal", "org.apache.kafka.connect.data.Time", "other",
+    let types = [
+        "int8", "int16", "int32", "int64", "float", "double", "boolean", "string", "bytes", "struct", "array", "map",
+        "odd",
     ];
-    (prop::sample::select(types.to_vec()), prop::option::of(prop::sample::select(names.to_vec())), any::<i16>(), any::<u8>()).prop_map(
-        |(ty, name, scale, precision)| {
+    let names = [
+        "io.debezium.time.Date",
+        "io.debezium.time.MicroTime",
+        "io.debezium.time.Timestamp",
+        "io.debezium.time.NanoTimestamp",
+        "io.debezium.time.ZonedTimestamp",
+        "io.debezium.time.IsoDate",
+        "io.debezium.data.Uuid",
+        "io.debezium.data.Json",
+        "io.debezium.data.VariableScaleDecimal",
+        "org.apache.kafka.connect.data.Decimal",
+        "org.apache.kafka.connect.data.Time",
+        "other",
+    ];
+    (
+        prop::sample::select(types.to_vec()),
+        prop::option::of(prop::sample::select(names.to_vec())),
+        any::<i16>(),
+        any::<u8>(),
+    )
+        .prop_map(|(ty, name, scale, precision)| {
             let parameters = json!({ "scale": scale.to_string(), "connect.decimal.precision": precision.to_string() });
             json!({ "type": ty, "name": name, "field": "x", "optional": true, "parameters": parameters })
-        },
-    )
+        })
 }
 
 fn feed(decoder: &mut Decoder, messages: &[String]) {

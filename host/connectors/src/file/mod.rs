@@ -76,7 +76,10 @@ impl FileConfig {
     /// Errors: `file.follow` where zstd is to be followed.
     pub fn build(&self) -> Result<FileSource> {
         if self.follow && self.compression == Compression::Zstd {
-            return Err(Error::config("file.follow", "a zstd file cannot be followed: its frames end when its writer does"));
+            return Err(Error::config(
+                "file.follow",
+                "a zstd file cannot be followed: its frames end when its writer does",
+            ));
         }
         Ok(FileSource {
             config: self.clone(),
@@ -119,7 +122,9 @@ struct Token {
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     let message = format!("{}: {error}", path.display());
     match error.kind() {
-        std::io::ErrorKind::NotFound => Error::config("file.not_found", message).hint("check `path`; it is relative to where millrace was started"),
+        std::io::ErrorKind::NotFound => {
+            Error::config("file.not_found", message).hint("check `path`; it is relative to where millrace was started")
+        }
         std::io::ErrorKind::PermissionDenied => Error::config("file.permission", message),
         std::io::ErrorKind::FileTooLarge => Error::halt("file.line_too_long", message),
         _ => Error::retry("file.read", message),
@@ -172,13 +177,17 @@ impl FileSource {
         };
         let token: Token = serde_json::from_slice(&position.token)
             .map_err(|e| Error::halt("position.token", format!("the recorded position is not one of files: {e}")))?;
-        let gap = |what: &str| Error::halt("position.gap", format!("{}: {what}", token.file)).hint("put the file back as it was");
+        let gap = |what: &str| {
+            Error::halt("position.gap", format!("{}: {what}", token.file)).hint("put the file back as it was")
+        };
         let named = |p: &PathBuf| p.to_string_lossy() == token.file;
         self.current = self.files.iter().position(named).ok_or_else(|| gap("the file that was read last is gone"))?;
         let path = &self.files[self.current];
         let zstd = self.is_zstd(path)?;
         let lines = if zstd { skip(self.open_file(path)?, token.file_line) } else { at(path, &token) };
-        let lines = lines.map_err(|e| unreadable(path, &e))?.ok_or_else(|| gap("the file is shorter than what was read of it"))?;
+        let lines = lines
+            .map_err(|e| unreadable(path, &e))?
+            .ok_or_else(|| gap("the file is shorter than what was read of it"))?;
         self.decoder.restore(token.tables.get())?;
         self.line = token.line;
         self.lines = Some(lines);
@@ -237,7 +246,9 @@ impl FileSource {
         let length = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?.len();
         if self.lines.as_ref().is_some_and(|l| length < l.seen()) {
             let message = format!("{} became shorter than what was read of it", path.display());
-            return Err(Error::halt("position.gap", message).hint("followed files may only grow; write new files beside them"));
+            return Err(
+                Error::halt("position.gap", message).hint("followed files may only grow; write new files beside them")
+            );
         }
         let known = path.clone();
         let mut files = self.list()?;
@@ -339,12 +350,18 @@ impl Source for FileSource {
         self.files = self.list()?;
         if self.files.is_empty() {
             let message = format!("no file fits {}", self.config.path.display());
-            return Err(Error::config("file.not_found", message).hint("check `path`; it is relative to where millrace was started"));
+            return Err(Error::config("file.not_found", message)
+                .hint("check `path`; it is relative to where millrace was started"));
         }
         let incarnation = self.incarnation()?;
         if resume.incarnation.as_ref().is_some_and(|i| *i != incarnation) {
-            let message = format!("{} is not the file that was read before: its first line, or the path, is another", self.files[0].display());
-            return Err(Error::halt("position.gap", message).hint("put the old file back, or give the pipeline another name"));
+            let message = format!(
+                "{} is not the file that was read before: its first line, or the path, is another",
+                self.files[0].display()
+            );
+            return Err(
+                Error::halt("position.gap", message).hint("put the old file back, or give the pipeline another name")
+            );
         }
         self.start(resume)?;
         Ok(Opened { incarnation, start: self.position()? })

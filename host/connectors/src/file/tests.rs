@@ -59,7 +59,10 @@ fn records_and_envelopes_are_told_apart() {
     let both = |key: Option<&str>, value: Option<&str>| Ok((key.map(str::to_owned), value.map(str::to_owned)));
     assert_eq!(split(r#"{"op":"c"}"#), both(None, Some(r#"{"op":"c"}"#)));
     assert_eq!(split(r#"{"schema":{},"payload":{}}"#), both(None, Some(r#"{"schema":{},"payload":{}}"#)));
-    assert_eq!(split(r#"{"topic":"t","key":{"id":1},"value":{"op":"c"}}"#), both(Some(r#"{"id":1}"#), Some(r#"{"op":"c"}"#)));
+    assert_eq!(
+        split(r#"{"topic":"t","key":{"id":1},"value":{"op":"c"}}"#),
+        both(Some(r#"{"id":1}"#), Some(r#"{"op":"c"}"#))
+    );
     assert_eq!(split(r#"{"topic":"t","key":{"id":1},"value":null}"#), both(Some(r#"{"id":1}"#), None));
     let kcat = r#"{"topic":"t","partition":0,"offset":1,"key":"{\"id\":1}","payload":"{\"op\":\"c\"}"}"#;
     assert_eq!(split(kcat), both(Some(r#"{"id":1}"#), Some(r#"{"op":"c"}"#)));
@@ -104,10 +107,17 @@ fn generated_lines_are_read_back_as_they_were_generated() {
             assert_eq!(images(&made), images(&read));
             if lines == crate::generator::Lines::WithSchemas {
                 assert_eq!(rows(&made), rows(&read));
-                let form = |s: &TableSchema| s.columns.iter().map(|c| (c.name.clone(), c.ty.clone(), c.nullable, c.key)).collect::<Vec<_>>();
+                let form = |s: &TableSchema| {
+                    s.columns.iter().map(|c| (c.name.clone(), c.ty.clone(), c.nullable, c.key)).collect::<Vec<_>>()
+                };
                 assert_eq!((form(&schema), schema.images), (form(&read[0].schema), read[0].schema.images));
             } else {
-                let ids = |batches: &[ChangeBatch]| rows(batches).iter().map(|r| (r["id"].clone(), r.get("status").cloned(), r.get("email").cloned())).collect::<Vec<_>>();
+                let ids = |batches: &[ChangeBatch]| {
+                    rows(batches)
+                        .iter()
+                        .map(|r| (r["id"].clone(), r.get("status").cloned(), r.get("email").cloned()))
+                        .collect::<Vec<_>>()
+                };
                 assert_eq!(ids(&made), ids(&read));
                 assert!(read.iter().all(|b| b.schema.columns.iter().any(|c| &*c.name == "id" && c.key)));
             }
@@ -154,7 +164,9 @@ fn what_is_not_there_or_not_the_same_is_named() {
     let mut source = FileConfig::new(&path).build().expect("a good configuration");
     source.open(&Resume::default()).now_or_never().expect("at once").expect("opens");
     let mut cut = CutBuilder::new(BatchLimits::default());
-    let Boundary::End(end) = source.read(&mut cut).now_or_never().expect("at once").expect("reads") else { panic!("an end") };
+    let Boundary::End(end) = source.read(&mut cut).now_or_never().expect("at once").expect("reads") else {
+        panic!("an end")
+    };
     let resume = Resume { position: Some(end), incarnation: Some(opened.incarnation), ..Resume::default() };
     open(FileConfig::new(&path), &resume).expect("opens at its end");
     std::fs::write(&path, format!("{}\n", insert(1))).expect("a file");
@@ -172,4 +184,27 @@ fn an_empty_file_ends_at_once() {
     let path = folder.path().join("t.ndjson");
     std::fs::write(&path, "").expect("a file");
     assert!(read_to_end(&FileConfig::new(&path)).is_empty());
+}
+
+/// Not a test but a measurement: `cargo test --release -p millrace-connectors -- --ignored --nocapture cost_of_a_line`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("shop.ndjson");
+    let config = GeneratorConfig { events: Some(200_000), ..GeneratorConfig::default() };
+    for lines in [crate::generator::Lines::Plain, crate::generator::Lines::WithSchemas] {
+        let mut text = Vec::new();
+        generate_ndjson(&config, lines, &mut text).expect("is written");
+        std::fs::write(&path, &text).expect("a file");
+        let start = std::time::Instant::now();
+        let images: usize = read_to_end(&FileConfig::new(&path)).iter().map(ChangeBatch::rows).sum();
+        let each = |n: usize| start.elapsed().as_nanos() as f64 / n as f64;
+        println!(
+            "{lines:?}: {} bytes a line, {:.0} ns a line, {:.0} ns an image",
+            text.len() / 200_000,
+            each(200_000),
+            each(images)
+        );
+    }
 }

@@ -60,7 +60,8 @@ impl GeneratorConfig {
     /// Errors: `generator.rate`, `generator.customers` where a number is out of its range.
     pub fn build(&self) -> Result<GeneratorSource> {
         if self.rate == Some(0) {
-            return Err(Error::config("generator.rate", "a rate of 0 changes a second never ends").hint("leave `rate` out for full speed"));
+            return Err(Error::config("generator.rate", "a rate of 0 changes a second never ends")
+                .hint("leave `rate` out for full speed"));
         }
         if !(LEAST_CUSTOMERS..=1 << 40).contains(&self.customers) {
             let message = format!("customers: {} is not between {LEAST_CUSTOMERS} and 2^40", self.customers);
@@ -171,7 +172,13 @@ impl GeneratorSource {
         Ok(())
     }
 
-    fn image(&self, step: Step, change_type: ChangeType, version: u8, builder: &mut millrace_core::builder::RowsBuilder) {
+    fn image(
+        &self,
+        step: Step,
+        change_type: ChangeType,
+        version: u8,
+        builder: &mut millrace_core::builder::RowsBuilder,
+    ) {
         builder.begin_row(change_type);
         self.rows.append(step.table, step.row, version, builder);
     }
@@ -183,7 +190,8 @@ impl Source for GeneratorSource {
         if resume.incarnation.as_ref().is_some_and(|i| *i != self.incarnation) {
             let was = resume.incarnation.as_deref().unwrap_or_default();
             let message = format!("the pipeline was fed by {was}, and this is {}", self.incarnation);
-            return Err(Error::halt("position.gap", message).hint("give back the old `seed` and `customers`, or the pipeline another name"));
+            return Err(Error::halt("position.gap", message)
+                .hint("give back the old `seed` and `customers`, or the pipeline another name"));
         }
         match &resume.position {
             Some(position) => self.start_at(&position.token)?,

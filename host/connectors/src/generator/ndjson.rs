@@ -29,7 +29,9 @@ pub enum Lines {
 /// Errors: `generator.endless` where the configuration has no `events`; `generator.write` where the writer fails.
 pub fn generate_ndjson(config: &GeneratorConfig, lines: Lines, out: &mut dyn Write) -> Result<u64> {
     if config.events.is_none() {
-        return Err(Error::config("generator.endless", "lines without an end fill any disk").hint("say how many `events`"));
+        return Err(
+            Error::config("generator.endless", "lines without an end fill any disk").hint("say how many `events`")
+        );
     }
     let mut source = config.build()?;
     let mut writer = LineWriter { lines, schemas: BTreeMap::new(), offsets: BTreeMap::new(), text: Vec::new() };
@@ -138,7 +140,9 @@ impl LineWriter {
         let key = Row { keys_only: true, ..image(first) };
         let blocks = match self.lines {
             Lines::Plain => None,
-            Lines::WithSchemas => Some(&*self.schemas.entry(name.clone()).or_insert_with(|| encode::schema_blocks(&batch.schema))),
+            Lines::WithSchemas => {
+                Some(&*self.schemas.entry(name.clone()).or_insert_with(|| encode::schema_blocks(&batch.schema)))
+            }
         };
         let (key_schema, schema) = blocks.map(|(key, value)| (key, value)).unzip();
         let offset = self.offsets.entry(name.clone()).or_default();

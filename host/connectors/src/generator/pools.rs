@@ -10,8 +10,16 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 /// Countries by their share of a shop's customers; the currency is the country's.
-const COUNTRIES: [(&str, &str); 8] =
-    [("DE", "EUR"), ("DE", "EUR"), ("FR", "EUR"), ("NL", "EUR"), ("US", "USD"), ("US", "USD"), ("GB", "GBP"), ("PL", "PLN")];
+const COUNTRIES: [(&str, &str); 8] = [
+    ("DE", "EUR"),
+    ("DE", "EUR"),
+    ("FR", "EUR"),
+    ("NL", "EUR"),
+    ("US", "USD"),
+    ("US", "USD"),
+    ("GB", "GBP"),
+    ("PL", "PLN"),
+];
 
 /// As many entries as a power of two, so that bits pick one.
 #[derive(Debug)]
@@ -55,7 +63,9 @@ impl Pools {
                 let (first, last): (String, String) = (FirstName().fake_with_rng(rng), LastName().fake_with_rng(rng));
                 format!("{first}.{last}.").to_lowercase().replace(['\'', ' '], "")
             }),
-            mail_domains: Pool(["@example.com", "@example.org", "@example.net", "@mail.example"].map(Into::into).to_vec()),
+            mail_domains: Pool(
+                ["@example.com", "@example.org", "@example.net", "@mail.example"].map(Into::into).to_vec(),
+            ),
             phones: Pool::fill(1024, || PhoneNumber().fake_with_rng(rng)),
             cities: Pool::fill(256, || CityName().fake_with_rng(rng)),
             addresses: Pool::fill(512, || address(rng)),
@@ -83,7 +93,8 @@ fn lines(rng: &mut StdRng) -> String {
     let lines: Vec<_> = (0..count)
         .map(|_| {
             let (sku, quantity): (u32, u32) = ((10_000..99_999).fake_with_rng(rng), (1..5).fake_with_rng(rng));
-            let title: String = if quantity == 1 { CatchPhrase().fake_with_rng(rng) } else { Buzzword().fake_with_rng(rng) };
+            let title: String =
+                if quantity == 1 { CatchPhrase().fake_with_rng(rng) } else { Buzzword().fake_with_rng(rng) };
             serde_json::json!({ "sku": format!("SKU-{sku}"), "title": title, "quantity": quantity })
         })
         .collect();

@@ -179,7 +179,11 @@ impl Rows {
         cells.text(if version >= 1 { "captured" } else { "authorized" });
         cells.decimal(total(order));
         cells.text(Pools::country(order >> 3).1);
-        if method == "card" { cells.four_digits(random >> 7) } else { cells.optional_text(None) }
+        if method == "card" {
+            cells.four_digits(random >> 7)
+        } else {
+            cells.optional_text(None)
+        }
         cells.optional_date((version >= 1).then(|| (commit_time(self.schedule.order_moment(row, 1)) / DAY) as i32));
         cells.timestamp(commit_time(self.schedule.order_moment(row, 0)));
         cells.float64((random >> 20 & 1023) as f64 / 1024.0);

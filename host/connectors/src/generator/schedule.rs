@@ -106,7 +106,12 @@ impl Schedule {
         Self {
             seed,
             life,
-            customer_updates: [update(1, 9, 1), update(2, 14, life / 4), update(3, 15, life / 2), update(4, 16, life - 2)],
+            customer_updates: [
+                update(1, 9, 1),
+                update(2, 14, life / 4),
+                update(3, 15, life / 2),
+                update(4, 16, life - 2),
+            ],
             purge: Lagged { name: 5, slot: 17, blocks: life / 2 },
             close: Lagged { name: 6, slot: 18, blocks: life },
         }
@@ -131,7 +136,9 @@ impl Schedule {
                 steps.push(Table::Payments, Op::Delete(0), order);
                 steps.push(Table::Orders, Op::Delete(0), order);
             }),
-            10..=12 => self.orders_after(SHIP, cycle, slot - 10, |order| steps.push(Table::Orders, Op::Update(2), order)),
+            10..=12 => {
+                self.orders_after(SHIP, cycle, slot - 10, |order| steps.push(Table::Orders, Op::Update(2), order))
+            }
             13 => {
                 for i in 0..KEPT_ORDERS {
                     self.orders_after(DELIVER, cycle, i, |order| steps.push(Table::Orders, Op::Update(3), order));
@@ -304,7 +311,9 @@ mod tests {
             for step in schedule.steps(transaction).iter() {
                 match (step.table, step.op) {
                     (Table::Orders, Op::Insert) => assert_eq!(schedule.order_moment(step.row, 0), transaction),
-                    (Table::Orders, Op::Update(version)) => assert_eq!(schedule.order_moment(step.row, version), transaction),
+                    (Table::Orders, Op::Update(version)) => {
+                        assert_eq!(schedule.order_moment(step.row, version), transaction)
+                    }
                     (Table::Customers, Op::Insert) => assert_eq!(schedule.customer_since(step.row), transaction),
                     _ => {}
                 }

@@ -41,7 +41,12 @@ fn text(batches: &[ChangeBatch]) -> Vec<String> {
     for batch in batches {
         for row in 0..batch.rows() {
             let cells = serde_json::Value::from(json::row(batch, row, |_| false));
-            lines.push(format!("{} {} {} {cells}", batch.schema.name, batch.order(row), batch.change_types[row].name()));
+            lines.push(format!(
+                "{} {} {} {cells}",
+                batch.schema.name,
+                batch.order(row),
+                batch.change_types[row].name()
+            ));
         }
     }
     lines
@@ -144,7 +149,14 @@ fn another_incarnation_or_a_foreign_token_is_a_gap() {
     let mut source = config(10).build().expect("a good configuration");
     let resume = Resume { incarnation: Some("generator:9:1000:v1".into()), ..Resume::default() };
     assert_eq!(block_on(source.open(&resume)).unwrap_err().code, "position.gap");
-    for token in [&b""[..], b"1234567", b"123456789", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], &[0xff; 8], &[0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 9]] {
+    for token in [
+        &b""[..],
+        b"1234567",
+        b"123456789",
+        &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        &[0xff; 8],
+        &[0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 9],
+    ] {
         let position = Some(Position { order: Order::new(1, 0), token: token.to_vec().into() });
         let error = block_on(source.open(&Resume { position, ..Resume::default() })).unwrap_err();
         assert_eq!(error.code, "position.token", "{token:?}");
