@@ -37,8 +37,8 @@ impl CommitInfo {
         operation.contains("RESTORE") || operation.contains("REPLACE") || operation.contains("CLONE")
     }
 
-    pub(crate) fn is_ours(&self) -> bool {
-        self.engine_info.as_deref().is_some_and(|engine| engine.starts_with(ENGINE))
+    pub(crate) fn is_of(&self, pipeline: &str) -> bool {
+        self.millrace_pipeline.as_deref() == Some(pipeline)
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
             operation: "WRITE".into(),
             engine_info: Some("Millrace/0".into()),
             txn_id: Some("id".into()),
-            millrace_pipeline: None,
+            millrace_pipeline: Some("shop".into()),
             is_blind_append: Some(true),
         };
         let txn = Txn { app_id: "a".into(), version: -3, last_updated: Some(2) };
@@ -205,7 +205,7 @@ mod tests {
         body.extend_from_slice(br#"{"domainMetadata":{"domain":"x","configuration":"","removed":false}}"#);
         let entry = Entry::parse("t", &body).unwrap();
         assert!(entry.has_id("id"));
-        assert!(entry.info.as_ref().unwrap().is_ours());
+        assert!(entry.info.as_ref().unwrap().is_of("shop"));
         assert_eq!(entry.txns, [txn]);
     }
 

@@ -20,21 +20,24 @@ const CHECKPOINTS_A_CLEANING: u64 = 10;
 /// When the next checkpoint is due, and the one under way.
 pub(super) struct Checkpoints {
     every: u64,
+    /// The version of the last one of ours, or at which we began.
+    last: u64,
     running: Option<(Task, Arc<AtomicBool>)>,
 }
 
 impl Checkpoints {
     /// `every`: commits; 0 = never.
-    pub(super) fn new(every: u64) -> Self {
-        Self { every, running: None }
+    pub(super) fn new(every: u64, opened_at: u64) -> Self {
+        Self { every, last: opened_at, running: None }
     }
 
     pub(super) fn after_commit(&mut self, store: &Store, environment: &dyn Environment, version: u64) {
-        let due = self.every > 0 && version > 0 && version.is_multiple_of(self.every);
+        let due = self.every > 0 && version / self.every > self.last / self.every;
         let busy = self.running.as_ref().is_some_and(|(_, done)| !done.load(Ordering::Acquire));
         if !due || busy {
             return;
         }
+        self.last = version;
         let done = Arc::new(AtomicBool::new(false));
         let finished = Arc::clone(&done);
         let store = store.clone();

@@ -59,7 +59,7 @@ impl Table {
         actions: Vec<Action>,
         check: Check<'_>,
     ) -> Result<()> {
-        self.see_newest().await?;
+        self.see_newest(pipeline).await?;
         let body = self.body(id, operation, pipeline, actions)?;
         let mut unanswered = 0;
         for _ in 0..MAX_OVERTAKEN {
@@ -165,9 +165,9 @@ impl Table {
     }
 
     /// Makes sure that the next number is the log's next.
-    async fn see_newest(&mut self) -> Result<()> {
+    async fn see_newest(&mut self, pipeline: &str) -> Result<()> {
         if self.doubtful {
-            return self.reload().await;
+            return self.reload(pipeline).await;
         }
         let unseen = self.environment.monotonic().saturating_sub(self.known_at);
         let Some(mut version) = self.version().filter(|_| unseen > MAX_UNSEEN) else { return Ok(()) };
@@ -181,7 +181,7 @@ impl Table {
         Ok(())
     }
 
-    async fn reload(&mut self) -> Result<()> {
+    async fn reload(&mut self, pipeline: &str) -> Result<()> {
         let known = self.state.take().map(|state| state.metadata.id);
         self.state = load::newest(&self.store).await?;
         if let (Some(known), Some(found)) = (known, self.state()) {
@@ -189,7 +189,7 @@ impl Table {
                 return Err(another_table(&self.place(), &known, &found.metadata.id));
             }
         }
-        self.check_not_rewound().await?;
+        self.check_not_rewound(pipeline).await?;
         self.doubtful = false;
         self.known_at = self.environment.monotonic();
         Ok(())

@@ -42,8 +42,7 @@ pub(crate) struct TableState {
 impl TableState {
     /// `place`: for messages.
     fn apply(&mut self, place: &str, version: u64, entry: Entry) -> Result<()> {
-        let foreign = entry.info.as_ref().is_none_or(|info| !info.is_ours());
-        if foreign && entry.info.as_ref().is_some_and(actions::CommitInfo::rewinds) {
+        if entry.info.as_ref().is_some_and(actions::CommitInfo::rewinds) {
             return Err(rewound(place, version, entry.info.as_ref()));
         }
         if let Some(metadata) = entry.metadata {
@@ -103,7 +102,7 @@ impl Table {
     pub(crate) async fn open(store: Store, environment: Arc<dyn Environment>, checkpoint_every: u64) -> Result<Self> {
         let known_at = environment.monotonic();
         let state = load::newest(&store).await?;
-        let checkpoints = Checkpoints::new(checkpoint_every);
+        let checkpoints = Checkpoints::new(checkpoint_every, state.as_ref().map_or(0, |s| s.version));
         Ok(Self { store, environment, state, known_at, checkpoints, doubtful: false })
     }
 
@@ -127,7 +126,7 @@ impl Table {
     /// Refuses a table that others turned back after this pipeline's last commit: `txn` does not follow a RESTORE.
     ///
     /// Errors: `position.gap` (halt).
-    pub(crate) async fn check_not_rewound(&self) -> Result<()> {
+    pub(crate) async fn check_not_rewound(&self, pipeline: &str) -> Result<()> {
         let Some(state) = &self.state else { return Ok(()) };
         for version in (0..=state.version).rev() {
             let Some(entry) = load::entry(&self.store, version).await? else {
@@ -135,7 +134,7 @@ impl Table {
                 return Ok(());
             };
             match &entry.info {
-                Some(info) if info.is_ours() => return Ok(()),
+                Some(info) if info.is_of(pipeline) => return Ok(()),
                 Some(info) if info.rewinds() => return Err(rewound(&self.place(), version, Some(info))),
                 _ => {}
             }

@@ -322,7 +322,7 @@ impl Sink for DeltaSink {
         let manifest: Manifest = serde_json::from_str(manifest)
             .map_err(|e| Error::halt("record.damaged", format!("the manifest of a staged snapshot does not parse: {e}")))?;
         for staged in manifest.tables {
-            let name = TableName::from(staged.name.clone());
+            let name = TableName::new(staged.namespace.as_str(), staged.table.as_str());
             if !self.tables.contains_key(&name) {
                 self.open_unnamed(&name).await?;
             }
@@ -369,7 +369,7 @@ impl Sink for DeltaSink {
 impl DeltaSink {
     fn manifest(&self, cut: &Cut) -> Result<String> {
         let owner = self.owner()?;
-        let staged = self.tables.iter().map(|(name, table)| table.staged(name.to_string(), cut, owner));
+        let staged = self.tables.iter().map(|(name, table)| table.staged(name, cut, owner));
         let tables = staged.filter_map(Result::transpose).collect::<Result<_>>()?;
         serde_json::to_string(&Manifest { tables }).map_err(|e| Error::bug(e.to_string()))
     }
@@ -384,7 +384,7 @@ async fn fence_table(
 ) -> Result<(TableName, SinkTable)> {
     let mut table = Table::open(store, Arc::clone(environment), config.checkpoint_interval).await?;
     if owner.ids.head_of(table.state()) != Head::default() {
-        table.check_not_rewound().await?;
+        table.check_not_rewound(&owner.pipeline).await?;
     }
     if let Some(state) = table.state() {
         crate::log::features::check_writable(&table.place(), &state.protocol, &state.metadata, &state.schema)?;

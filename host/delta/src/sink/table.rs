@@ -7,7 +7,7 @@ use millrace_core::batch::ChangeBatch;
 use millrace_core::compare_and_set::Head;
 use millrace_core::cut::Cut;
 use millrace_core::position::{Order, SourceKey};
-use millrace_core::schema::TableSchema;
+use millrace_core::schema::{TableName, TableSchema};
 use millrace_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,8 @@ const MAX_LAYOUTS: usize = 64;
 /// What a snapshot staged for one table: enough to commit it after a crash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StagedTable {
-    pub name: String,
+    pub namespace: String,
+    pub table: String,
     pub schema: String,
     pub partition_by: Vec<String>,
     pub adds: Vec<Add>,
@@ -101,12 +102,13 @@ impl SinkTable {
     }
 
     /// What the manifest of a snapshot says of this table; `None` where it has no rows.
-    pub(crate) fn staged(&self, name: String, cut: &Cut, owner: &Owner) -> Result<Option<StagedTable>> {
+    pub(crate) fn staged(&self, name: &TableName, cut: &Cut, owner: &Owner) -> Result<Option<StagedTable>> {
         if self.staging.is_empty() {
             return Ok(None);
         }
         Ok(Some(StagedTable {
-            name,
+            namespace: name.namespace.to_string(),
+            table: name.table.to_string(),
             schema: self.schema.to_text(),
             partition_by: self.partition_by.clone(),
             adds: self.staging.adds.clone(),
@@ -222,7 +224,7 @@ impl SinkTable {
         if staged.positions.iter().all(has) {
             return Ok(());
         }
-        let wanted = DeltaSchema::parse(&staged.name, &staged.schema)?;
+        let wanted = DeltaSchema::parse(&self.table.place(), &staged.schema)?;
         for field in wanted.fields {
             match self.schema.field(&field.name) {
                 None => self.schema.fields.push(field),

@@ -160,6 +160,16 @@ struct DurableUpload {
     staged: PathBuf,
     path: PathBuf,
     offset: u64,
+    published: bool,
+}
+
+/// An upload that nobody completes leaves nothing behind.
+impl Drop for DurableUpload {
+    fn drop(&mut self) {
+        if !self.published {
+            remove_staged(&self.staged);
+        }
+    }
 }
 
 #[async_trait]
@@ -180,10 +190,12 @@ impl MultipartUpload for DurableUpload {
     async fn complete(&mut self) -> Result<PutResult> {
         let (file, staged, path) = (Arc::clone(&self.file), self.staged.clone(), self.path.clone());
         blocking(move || publish(&file, &staged, &path, false)).await?;
+        self.published = true;
         Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn abort(&mut self) -> Result<()> {
+        self.published = true;
         let staged = self.staged.clone();
         blocking(move || fs::remove_file(&staged).map_err(|e| io_error(&staged, e))).await
     }
@@ -215,7 +227,8 @@ impl ObjectStore for DurableLocal {
         let path = self.inner.path_to_filesystem(location)?;
         blocking(move || {
             let (file, staged) = stage(&path)?;
-            Ok(Box::new(DurableUpload { file: Arc::new(file), staged, path, offset: 0 }) as Box<dyn MultipartUpload>)
+            let upload = DurableUpload { file: Arc::new(file), staged, path, offset: 0, published: false };
+            Ok(Box::new(upload) as Box<dyn MultipartUpload>)
         })
         .await
     }

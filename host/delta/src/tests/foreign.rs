@@ -100,13 +100,13 @@ async fn another_table_under_the_same_name_halts() {
 
 const WRITE_BESIDE: &str = r"
 import sys, time
-import pyarrow as pa
+import polars
 from deltalake import DeltaTable, write_deltalake
 path, until = sys.argv[1], time.time() + 60
 appended = 0
 while appended < 8 and time.time() < until:
     try:
-        write_deltalake(path, pa.table({'id': pa.array([-1 - appended], pa.int64()), 'note': ['foreign']}), mode='append', schema_mode='merge')
+        write_deltalake(path, polars.DataFrame({'id': [-1 - appended], 'note': ['foreign']}), mode='append', schema_mode='merge')
         appended += 1
         DeltaTable(path).optimize.compact()
     except Exception as e:
