@@ -1,0 +1,250 @@
+//! One instance of a component: a store, and the calls into it. Each call has a deadline, and answers or is a [`Fault`].
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use millrace_core::Error;
+use wasmtime::{Store, Trap, UpdateDeadline};
+
+use crate::bindings::types::{Batch, MetaNameParam, StageError, TableSchemaParam};
+use crate::bindings::{lifecycle, transform, validator};
+use crate::component::{Prepared, StageIndices};
+use crate::engine::TICK;
+use crate::host::HostState;
+use crate::limits::Limits;
+
+/// A plugin that computes for long gives way to others this often.
+const YIELD_TICKS: u64 = 5;
+
+/// Why a call gave no answer. The instance is gone then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Timeout(Duration),
+    Memory(u32),
+    Stack,
+    Answer(u32),
+    /// Its name, and the plugin's last words.
+    Trap(String),
+}
+
+impl Fault {
+    /// Stable, for dead letters and errors.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Fault::Timeout(_) => "plugin.timeout",
+            Fault::Memory(_) => "plugin.memory",
+            Fault::Stack => "plugin.stack",
+            Fault::Answer(_) => "plugin.answer_too_large",
+            Fault::Trap(_) => "plugin.trap",
+        }
+    }
+
+    pub(crate) fn hint(&self) -> &'static str {
+        match self {
+            Fault::Timeout(_) => "raise `limits: { batch_ms, per_thousand_rows_ms }` of the stage if the plugin needs the time",
+            Fault::Memory(_) => "raise `limits: { memory_mib }` of the stage if the plugin needs the memory",
+            Fault::Stack => "look for a recursion without an end in the plugin",
+            Fault::Answer(_) => "raise `limits: { answer_mib }` of the stage if the plugin's rows are that large",
+            Fault::Trap(_) => "it is a bug of the plugin: run the row through `millrace test`",
+        }
+    }
+
+    /// May be the fault of an instance that has grown old, not of the rows: once more on a fresh one.
+    pub(crate) fn may_be_age(&self) -> bool {
+        !matches!(self, Fault::Trap(_) | Fault::Answer(_))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Timeout(time) => write!(f, "took more than {} ms", time.as_millis()),
+            Fault::Memory(mib) => write!(f, "wanted more than {mib} MiB of memory"),
+            Fault::Stack => write!(f, "ran out of stack"),
+            Fault::Answer(mib) => write!(f, "handed more than {mib} MiB to the host"),
+            Fault::Trap(words) => write!(f, "trapped: {words}"),
+        }
+    }
+}
+
+/// What a plugin says about a whole call, as the engine reacts to it.
+pub(crate) fn stage_error(error: StageError) -> Error {
+    match error {
+        StageError::RetryLater(retry) => {
+            Error::retry("plugin.retry_later", format!("{} (it asks to wait {} ms)", retry.reason, retry.after_ms))
+        }
+        StageError::UnsupportedSchema(reason) => Error::halt("plugin.unsupported_schema", reason)
+            .hint("leave the table out with `tables:` of the stage, or change the plugin"),
+        StageError::InvalidConfig(reason) => {
+            Error::config("plugin.invalid_config", reason).hint("see `millrace plugin inspect` for the plugin's config")
+        }
+        StageError::Bug(reason) => Error::halt("plugin.bug", reason).hint("it is a bug of the plugin"),
+    }
+}
+
+type Answer<T> = Result<Result<T, StageError>, Fault>;
+
+pub(crate) struct Instance {
+    store: Store<HostState>,
+    lifecycle: lifecycle::Guest,
+    stage: Guest,
+    limits: Limits,
+    calls: u32,
+    deadline: Duration,
+    /// Schemas that it has planned.
+    pub(crate) planned: HashSet<u32>,
+}
+
+enum Guest {
+    Transform(transform::Guest),
+    Validator(validator::Guest),
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    /// A fresh instance. Runs whatever the component runs at its start.
+    pub(crate) async fn new(prepared: &Prepared, host: HostState, limits: &Limits) -> Result<Self, Fault> {
+        let mut store = Store::new(prepared.pre.engine(), host);
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(limits.answer_bytes());
+        store.epoch_deadline_callback(|mut context| {
+            let state = context.data_mut();
+            let next = state.ticks_left.min(YIELD_TICKS);
+            if next == 0 {
+                return Ok(UpdateDeadline::Interrupt);
+            }
+            state.ticks_left -= next;
+            Ok(UpdateDeadline::Yield(next))
+        });
+        let deadline = limits.setup_time();
+        start_clock(&mut store, deadline);
+        let made = async {
+            let instance = prepared.pre.instantiate_async(&mut store).await?;
+            let lifecycle = prepared.lifecycle.load(&mut store, &instance)?;
+            let stage = match &prepared.stage {
+                StageIndices::Transform(indices) => Guest::Transform(indices.load(&mut store, &instance)?),
+                StageIndices::Validator(indices) => Guest::Validator(indices.load(&mut store, &instance)?),
+            };
+            Ok((lifecycle, stage))
+        };
+        match made.await {
+            Ok((lifecycle, stage)) => {
+                let limits = limits.clone();
+                Ok(Self { store, lifecycle, stage, limits, calls: 0, deadline, planned: HashSet::new() })
+            }
+            Err(error) => Err(fault(&error, store.data(), limits, deadline)),
+        }
+    }
+
+    pub(crate) async fn describe(&mut self) -> Result<lifecycle::Info, Fault> {
+        self.start(self.limits.setup_time());
+        let answer = self.lifecycle.call_describe(&mut self.store).await;
+        self.end(answer)
+    }
+
+    pub(crate) async fn configure(&mut self, json: &str, pipeline: &str) -> Answer<()> {
+        self.start(self.limits.setup_time());
+        let config = lifecycle::Config { json, pipeline, ext: &[] };
+        let answer = self.lifecycle.call_configure(&mut self.store, config).await;
+        self.end(answer)
+    }
+
+    pub(crate) async fn plan(&mut self, id: u32, table: TableSchemaParam<'_>, meta: &[MetaNameParam<'_>]) -> Answer<Plan> {
+        self.start(self.limits.setup_time());
+        match &self.stage {
+            Guest::Transform(guest) => {
+                let answer = guest.call_plan(&mut self.store, id, table, meta).await;
+                Ok(self.end(answer)?.map(|plan| plan.map_or(Plan::Bypass, Plan::Transform)))
+            }
+            Guest::Validator(guest) => {
+                let answer = guest.call_plan(&mut self.store, id, table, meta).await;
+                Ok(self.end(answer)?.map(|plan| plan.map_or(Plan::Bypass, Plan::Check)))
+            }
+        }
+    }
+
+    pub(crate) async fn run(&mut self, batch: Batch<'_>) -> Answer<Verdicts> {
+        self.start(self.limits.batch_time(batch.rows as usize));
+        match &self.stage {
+            Guest::Transform(guest) => {
+                let answer = guest.call_apply(&mut self.store, batch).await;
+                Ok(self.end(answer)?.map(Verdicts::Outcome))
+            }
+            Guest::Validator(guest) => {
+                let answer = guest.call_check(&mut self.store, batch).await;
+                Ok(self.end(answer)?.map(Verdicts::Violations))
+            }
+        }
+    }
+
+    /// Whether it has served its time: calls, or memory that it will not give back.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.calls >= self.limits.calls_per_instance || self.memory() >= self.limits.watermark_bytes()
+    }
+
+    pub(crate) fn memory(&self) -> usize {
+        self.store.data().memory.bytes
+    }
+
+    fn start(&mut self, time: Duration) {
+        self.calls += 1;
+        self.deadline = time;
+        self.store.data_mut().last_error = None;
+        start_clock(&mut self.store, time);
+    }
+
+    fn end<T>(&mut self, answer: wasmtime::Result<T>) -> Result<T, Fault> {
+        answer.map_err(|error| fault(&error, self.store.data(), &self.limits, self.deadline))
+    }
+}
+
+/// A plan as the plugin answered it.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    Bypass,
+    Transform(transform::TransformPlan),
+    Check(validator::CheckPlan),
+}
+
+/// What the plugin said of a batch.
+#[derive(Debug)]
+pub(crate) enum Verdicts {
+    Outcome(transform::Outcome),
+    Violations(Vec<validator::Violation>),
+}
+
+fn start_clock(store: &mut Store<HostState>, time: Duration) {
+    // One more: the tick at work has begun before the call.
+    let ticks = (time.as_millis() / TICK.as_millis()) as u64 + 1;
+    let first = ticks.min(YIELD_TICKS);
+    store.data_mut().ticks_left = ticks - first;
+    store.set_epoch_deadline(first);
+}
+
+fn fault(error: &wasmtime::Error, state: &HostState, limits: &Limits, deadline: Duration) -> Fault {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Fault::Timeout(deadline),
+        Some(Trap::StackOverflow) => Fault::Stack,
+        // A guest that is refused memory aborts, in whatever way its language does.
+        _ if state.memory.refused => Fault::Memory(limits.memory_mib),
+        Some(trap) => {
+            let words = state.last_error.as_deref().map(|words| format!(", after it said: {words}"));
+            Fault::Trap(format!("{trap}{}", words.unwrap_or_default()))
+        }
+        None => {
+            let text = format!("{error:#}");
+            // wasmtime has no type for it.
+            if text.contains("too much data is being copied") {
+                Fault::Answer(limits.answer_mib)
+            } else {
+                Fault::Trap(text.lines().next().unwrap_or_default().to_string())
+            }
+        }
+    }
+}
