@@ -92,8 +92,8 @@ pub struct Outcome {
 
 /// Does the arithmetic: which images go on, as what, to which table; which changes are refused.
 pub fn resolve(input: &ChangeBatch, plan: &TransformPlan, outcome: Outcome) -> Result<StageOutput> {
-    let refused = refusals(input, plan, &outcome.rejects);
-    let mut fates = Fates::new(input, plan, &outcome, &refused);
+    let mut refused = refusals(input, plan, &outcome.rejects);
+    let mut fates = Fates::new(input, plan, &outcome, &mut refused);
     fates.settle(input);
     let mut output = StageOutput { rejects: refused.rejects, ..StageOutput::default() };
     let all = written_batch(input, plan, &outcome, &refused.unwritten)?;
@@ -108,6 +108,7 @@ pub fn resolve(input: &ChangeBatch, plan: &TransformPlan, outcome: Outcome) -> R
 
 /// Which changes are refused, and which images merely could not be written.
 struct Refused {
+    /// In the order of their changes, however the plugin names them; the first that it names of a change counts.
     rejects: Vec<Reject>,
     /// Change ids, ascending.
     changes: Vec<u32>,
@@ -127,12 +128,13 @@ fn refusals(input: &ChangeBatch, plan: &TransformPlan, named: &[RowReject]) -> R
         let change = input.changes[row];
         if let Err(at) = refused.changes.binary_search(&change) {
             refused.changes.insert(at, change);
-            refused.rejects.push(Reject {
+            let reject = Reject {
                 change,
                 code: reject.code.as_str().into(),
                 reason: reject.reason.clone(),
                 column: reject.column.as_deref().map(Into::into),
-            });
+            };
+            refused.rejects.insert(at, reject);
         }
     }
     refused
@@ -142,9 +144,9 @@ fn refusals(input: &ChangeBatch, plan: &TransformPlan, named: &[RowReject]) -> R
 struct Fates {
     kept: Vec<bool>,
     types: Vec<ChangeType>,
-    /// Index into `names`, which starts with the default route.
+    /// Index into `tables`, which starts with the default route's.
     routes: Vec<u16>,
-    names: Vec<String>,
+    tables: Vec<TableName>,
     /// Rows that turned into a delete without their own preimage: only their key is known of the old row.
     key_only: Vec<u32>,
     refused: Vec<bool>,
@@ -153,7 +155,7 @@ struct Fates {
 }
 
 impl Fates {
-    fn new(input: &ChangeBatch, plan: &TransformPlan, outcome: &Outcome, refused: &Refused) -> Self {
+    fn new(input: &ChangeBatch, plan: &TransformPlan, outcome: &Outcome, refused: &mut Refused) -> Self {
         let rows = input.rows();
         let is_refused: Vec<bool> = if refused.changes.is_empty() {
             vec![false; rows]
@@ -162,16 +164,23 @@ impl Fates {
         };
         let refused_rows = is_refused.iter().filter(|r| **r).count();
         let lacks_a_read = |row: usize| plan.reads.iter().any(|c| input.is_unavailable(*c, row));
-        let kept = (0..rows)
-            .map(|row| {
-                let keep = outcome.keep.as_ref().is_none_or(|k| k.value(row));
-                let never_dropped = !keep && input.change_types[row] == ChangeType::Delete && lacks_a_read(row);
-                (keep || never_dropped) && !is_refused[row]
-            })
-            .collect();
-        let (names, routes) = routes(rows, outcome.routing.as_ref());
-        let untouched = outcome.keep.is_none() && refused_rows == 0 && names.len() == 1;
-        Self { kept, types: input.change_types.clone(), routes, names, key_only: Vec::new(), refused: is_refused, refused_rows, untouched }
+        let mut kept: Vec<bool> = match &outcome.keep {
+            Some(keep) => keep.iter().collect(),
+            None => vec![true; rows],
+        };
+        // The fate of a row that is named in a reject is ignored.
+        refused.unwritten.iter().for_each(|row| kept[*row as usize] = true);
+        for row in 0..rows {
+            if !kept[row] && input.change_types[row] == ChangeType::Delete && lacks_a_read(row) {
+                kept[row] = true;
+                // The stage dropped it, so that its cells mean nothing.
+                refused.unwritten.push(row as u32);
+            }
+            kept[row] &= !is_refused[row];
+        }
+        let (tables, routes) = routes(rows, outcome.routing.as_ref(), &plan.output.name);
+        let untouched = outcome.keep.is_none() && refused_rows == 0 && tables.len() == 1;
+        Self { kept, types: input.change_types.clone(), routes, tables, key_only: Vec::new(), refused: is_refused, refused_rows, untouched }
     }
 
     /// Pairs each preimage with its postimage: the two leave as an update only where both stay, in one table.
@@ -222,14 +231,14 @@ impl Fates {
         if !self.key_only.is_empty() {
             only_keys(&mut retyped, &self.key_only)?;
         }
-        for (route, name) in self.names.iter().enumerate() {
+        for (route, table) in self.tables.iter().enumerate() {
             let keep = bits(self.kept.iter().zip(&self.routes).map(|(kept, r)| *kept && *r as usize == route));
             if keep.count_set_bits() == 0 {
                 continue;
             }
             let mut batch = retyped.filter(&keep)?;
-            if !name.is_empty() {
-                batch.schema = renamed(&plan.output, name);
+            if *table != plan.output.name {
+                batch.schema = named(&plan.output, table.clone());
             }
             output.batches.push(batch);
         }
@@ -237,32 +246,46 @@ impl Fates {
     }
 }
 
-/// The routes in use, the default (empty) name first, and the index of each row's.
-fn routes(rows: usize, routing: Option<&Routing>) -> (Vec<String>, Vec<u16>) {
-    let mut names = vec![String::new()];
-    let Some(routing) = routing else { return (names, vec![0; rows]) };
+/// The tables that rows go to, the default route's first, and the index of each row's. Names that mean the same table are
+/// one route: its rows stay in order, and an update within it stays an update.
+fn routes(rows: usize, routing: Option<&Routing>, default: &TableName) -> (Vec<TableName>, Vec<u16>) {
+    let mut tables = vec![default.clone()];
+    let Some(routing) = routing else { return (tables, vec![0; rows]) };
     let index: Vec<u16> = routing
         .names
         .iter()
-        .map(|name| match names.iter().position(|n| n == name) {
-            Some(known) => known as u16,
-            None => {
-                names.push(name.clone());
-                names.len() as u16 - 1
+        .map(|name| {
+            if name.is_empty() {
+                return 0;
+            }
+            let table = table_name(default, name);
+            match tables.iter().position(|known| *known == table) {
+                Some(known) => known as u16,
+                None => {
+                    tables.push(table);
+                    tables.len() as u16 - 1
+                }
             }
         })
         .collect();
     let by_row = routing.by_row.iter().map(|r| index[*r as usize]).collect();
-    (names, by_row)
+    (tables, by_row)
 }
 
 /// A routed table: the same form under another name, in the same namespace unless the name has one.
 pub fn renamed(schema: &Arc<TableSchema>, name: &str) -> Arc<TableSchema> {
-    let name = match name.split_once('.') {
+    named(schema, table_name(&schema.name, name))
+}
+
+fn named(schema: &TableSchema, name: TableName) -> Arc<TableSchema> {
+    Arc::new(TableSchema { name, ..schema.clone() })
+}
+
+fn table_name(default: &TableName, name: &str) -> TableName {
+    match name.split_once('.') {
         Some((namespace, table)) => TableName::new(namespace, table),
-        None => TableName::new(schema.name.namespace.clone(), name),
-    };
-    Arc::new(TableSchema { name, ..(**schema).clone() })
+        None => TableName::new(default.namespace.clone(), name),
+    }
 }
 
 fn bits(values: impl Iterator<Item = bool>) -> BooleanBuffer {
@@ -273,11 +296,13 @@ fn bits(values: impl Iterator<Item = bool>) -> BooleanBuffer {
 fn written_batch(input: &ChangeBatch, plan: &TransformPlan, outcome: &Outcome, unwritten: &[u32]) -> Result<ChangeBatch> {
     let mut columns = Vec::with_capacity(plan.columns.len());
     let mut unavailable = Vec::with_capacity(plan.columns.len());
-    for from in &plan.columns {
+    for (from, column) in plan.columns.iter().zip(&plan.output.columns) {
         let input_cells = |c: usize| (input.columns[c].clone(), input.unavailable[c].clone());
         let (cells, missing) = match from {
             From::Input(column) => input_cells(*column),
             From::Written { index, replaces } => match (&outcome.columns[*index], replaces) {
+                // A row without a key would have nothing to go on by.
+                (Some(written), _) if column.key => (written.cells.clone(), written.unavailable.clone()),
                 (Some(written), _) => with_unwritten(written, unwritten)?,
                 (None, Some(column)) => input_cells(*column),
                 (None, None) => return Err(Error::bug("a new column came without cells")),
@@ -298,7 +323,7 @@ fn written_batch(input: &ChangeBatch, plan: &TransformPlan, outcome: &Outcome, u
     Ok(batch)
 }
 
-/// Cells of images that were rejected but go on by their key count as not sent.
+/// Cells of images that were rejected, or dropped, but go on by their key count as not sent.
 fn with_unwritten(written: &Written, rows: &[u32]) -> Result<(ArrayRef, Option<BooleanBuffer>)> {
     if rows.is_empty() {
         return Ok((written.cells.clone(), written.unavailable.clone()));
