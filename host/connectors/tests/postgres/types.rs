@@ -20,7 +20,7 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ("float8", "0.1", "float64", "0.1"),
     ("numeric(10,2)", "-12345678.90", "decimal(10,2)", "-1234567890e-2"),
     ("numeric(38,10)", "9999999999999999999999999999.0123456789", "decimal(38,10)", "99999999999999999999999999990123456789e-10"),
-    ("numeric(5,-2)", "12345678", "decimal(7,0)", "12345700e-0"),
+    ("numeric(5,-2)", "1234567", "decimal(7,0)", "1234600e-0"),
     ("numeric(2,4)", "0.0012", "decimal(4,4)", "12e-4"),
     ("numeric(40,1)", "1.5", "decimal", "1.5"),
     ("numeric", "'NaN'", "decimal", "NaN"),
@@ -47,7 +47,7 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ("timetz", "'10:00:00+02'", "other(timetz)", "10:00:00+02"),
     ("timestamp", "'1969-12-31 23:59:59.999999'", "timestamp", "-1"),
     ("timestamp", "'infinity'", "timestamp", "9223372036854775807"),
-    ("timestamp", "'0044-03-15 12:00 BC'", "timestamp", "-63517867200000000"),
+    ("timestamp", "'0044-03-15 12:00 BC'", "timestamp", "-63517780800000000"),
     ("timestamptz", "'2026-11-25 11:00+01'", "timestamp-tz", "1795600800000000"),
     ("timestamptz", "'-infinity'", "timestamp-tz", "-9223372036854775808"),
     ("timestamptz", "'4714-11-24 00:00:00+00 BC'", "timestamp-tz", "-210866803200000000"),
@@ -100,6 +100,7 @@ async fn every_type_is_read_alike_by_snapshot_and_stream_of_every_version() {
             alter role postgres set bytea_output = 'escape'; alter role postgres set intervalstyle = 'sql_standard'; \
             alter role postgres set extra_float_digits = -5");
         let mut feed = Feed::open(&server, &["public.t"], json!({})).await;
+        feed.until_snapshots(1).await;
         insert(2);
         server.sql("insert into t (id) values (3)");
         feed.until_images(3).await;
@@ -125,6 +126,7 @@ async fn values_that_no_column_type_holds_become_rejects_of_their_change_alone()
     server.sql("create table t (id int primary key, d numeric(10,2), ts timestamptz)");
     server.sql("insert into t values (1, 'NaN', null), (2, 1, '294276-12-31 23:59:59+00'), (3, 3, null)");
     let mut feed = Feed::open(&server, &["public.t"], json!({})).await;
+    feed.until_snapshots(1).await;
     server.sql("insert into t values (4, 'NaN', null)");
     server.sql("update t set d = 5 where id = 4");
     server.sql("alter table t replica identity full");
