@@ -20,9 +20,18 @@ impl Run {
         Run { command, quiet: false }
     }
 
-    /// The cargo that runs this program.
+    /// The cargo that runs this program, in the environment that it was called in: some build scripts (ring's) run again
+    /// when a variable that `cargo run` sets for this program differs, and everything above them is built again.
     pub(crate) fn cargo() -> Run {
-        Run::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let mut run = Run::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        const OURS: [&str; 5] = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
+        for (name, _) in std::env::vars_os() {
+            if OURS.iter().any(|start| name.to_string_lossy().starts_with(start)) {
+                run.command.env_remove(&name);
+            }
+        }
+        run.command.env_remove("CARGO");
+        run
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Run {
@@ -105,6 +114,13 @@ impl Run {
     pub(crate) fn spawn(mut self) -> Outcome<std::process::Child> {
         self.show();
         self.command.spawn().map_err(|e| format!("{}: {e}", self.line()))
+    }
+
+    /// Its standard error goes to a file.
+    pub(crate) fn log_to(mut self, file: &Path) -> Outcome<Run> {
+        let log = std::fs::File::create(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        self.command.stderr(log);
+        Ok(self)
     }
 
     /// Its standard output goes to a pipe.

@@ -57,10 +57,14 @@ fn fresh_folder() -> Outcome<PathBuf> {
     dir.canonicalize().map_err(failed)
 }
 
+fn log(dir: &Path) -> PathBuf {
+    dir.join("millrace.log")
+}
+
 fn start_pipeline(millrace: &Path, dist: &Path, dir: &Path, plugin: &Path) -> Outcome<Child> {
     let run = Run::new(millrace).args(["run", PIPELINE, "--until-end", "--json"]).piped();
     let run = run.env("MILLRACE_PLUGINS", dist).env("MILLRACE_DEMO_PLUGIN", plugin).env("MILLRACE_DEMO_DIR", dir);
-    run.env("MILLRACE_DEMO_EVENTS", EVENTS).env("MILLRACE_DEMO_RATE", RATE).spawn()
+    run.env("MILLRACE_DEMO_EVENTS", EVENTS).env("MILLRACE_DEMO_RATE", RATE).log_to(&log(dir))?.spawn()
 }
 
 /// Replaces the plugin once the stream is under way, waits for the end, and answers the last line of the output.
@@ -82,7 +86,8 @@ fn swap_and_wait(mut pipeline: Child, dir: &Path, swap: impl FnOnce() -> Outcome
     let out = pipeline.wait_with_output().map_err(|e| format!("millrace: {e}"))?;
     let text = String::from_utf8_lossy(&out.stdout);
     if !out.status.success() {
-        return Err(format!("the pipeline ended with {}\n{text}", out.status));
+        let said = fs::read_to_string(log(dir)).unwrap_or_default();
+        return Err(format!("the pipeline ended with {}\n{said}{text}", out.status));
     }
     let last = text.lines().last().unwrap_or_default();
     serde_json::from_str(last).map_err(|e| format!("{e} in the last line of `millrace run`: {last}"))
