@@ -160,8 +160,8 @@ fn decimal_text(encoding: Encoding, raw: &str) -> Result<String, String> {
         Encoding::Decimal { scale } => (bytes(raw)?, scale),
         _ => {
             let fields = Fields::parse(raw).map_err(|e| not(&format!("a decimal ({e})"), raw))?;
-            let scale = fields.get("scale", 0).ok_or_else(|| not("a decimal with a scale", raw))?;
-            (bytes(fields.get("value", 1).unwrap_or_default())?, number(scale)?)
+            let scale = fields.get("scale").ok_or_else(|| not("a decimal with a scale", raw))?;
+            (bytes(fields.get("value").unwrap_or_default())?, number(scale)?)
         }
     };
     bigint::to_text(&bytes, scale).ok_or_else(|| not("a decimal of a size that any server has", raw))

@@ -15,6 +15,11 @@ use super::cells::{self, Encoding};
 use super::envelope::{Envelope, Fields, Malformed, Operation};
 use super::{infer, mongodb, schema};
 
+/// Tables and columns that are remembered at most; a message that would bring more is malformed. A table has at most
+/// 4,096 columns in MySQL, fewer elsewhere; rows whose field names are data would grow without end.
+const MOST_TABLES: usize = 10_000;
+const MOST_COLUMNS: usize = 4_096;
+
 /// Why a change was not appended. Nothing of it was.
 #[derive(Debug)]
 pub enum Failure {
@@ -92,6 +97,9 @@ impl Decoder {
             "" => envelope.table.to_string(),
             namespace => format!("{namespace}.{}", envelope.table),
         };
+        if self.tables.len() >= MOST_TABLES && !self.tables.contains_key(&name) {
+            return Err(Malformed(format!("more than {MOST_TABLES} tables")).into());
+        }
         if mongodb::is(envelope) {
             return self.append_document(name, envelope, order, into);
         }
@@ -189,11 +197,11 @@ fn learn(
     images: &[Image<'_>],
     configured: Option<&Vec<String>>,
 ) -> Result<bool, Malformed> {
-    let key = envelope.key.and_then(|k| Fields::parse(k).ok()).unwrap_or_default();
-    let is_key = |name: &str| key.get(name, 0).is_some() || configured.is_some_and(|c| c.iter().any(|k| k == name));
+    let key = envelope.key.as_deref().and_then(|k| Fields::parse(k).ok()).unwrap_or_default();
+    let is_key = |name: &str| key.get(name).is_some() || configured.is_some_and(|c| c.iter().any(|k| k == name));
     let mut changed = match envelope.schema {
         Some(block) => known.take_block(block)?,
-        None => known.infer(images),
+        None => known.infer(images)?,
     };
     for (column, _) in &mut known.columns {
         if !column.key && is_key(&column.name) {
@@ -211,6 +219,14 @@ fn learn(
     Ok(changed)
 }
 
+fn within_the_limit(columns: usize) -> Result<(), Malformed> {
+    if columns <= MOST_COLUMNS {
+        Ok(())
+    } else {
+        Err(Malformed(format!("a table of more than {MOST_COLUMNS} columns")))
+    }
+}
+
 impl Known {
     fn new(full: bool) -> Self {
         Self { columns: Vec::new(), full, block: String::new(), form: None }
@@ -221,6 +237,7 @@ impl Known {
             return Ok(false);
         }
         let mut columns = schema::columns(block)?;
+        within_the_limit(columns.len())?;
         // A record without a key (a truncate) tells nothing new of it.
         for (column, _) in &mut columns {
             if self.columns.iter().any(|(known, _)| known.key && known.name == column.name) {
@@ -233,12 +250,21 @@ impl Known {
         Ok(changed)
     }
 
-    fn infer(&mut self, images: &[Image<'_>]) -> bool {
+    fn infer(&mut self, images: &[Image<'_>]) -> Result<bool, Malformed> {
+        // Only a row that is wider than any before can bring too many.
+        let widest = images.iter().map(|(_, fields)| fields.0.len()).sum::<usize>();
+        if self.columns.len() + widest > MOST_COLUMNS {
+            let is_unknown = |(name, _): &&(std::borrow::Cow<'_, str>, &str)| self.find(name, 0).is_none();
+            let unknown = images.iter().map(|(_, fields)| fields.0.iter().filter(is_unknown).count());
+            within_the_limit(self.columns.len() + unknown.sum::<usize>())?;
+        }
         let mut changed = false;
         for (_, fields) in images {
-            for (place, (name, raw)) in fields.0.iter().enumerate() {
-                match self.find(name, place) {
+            let mut hint = 0;
+            for (name, raw) in &fields.0 {
+                match self.find(name, hint) {
                     Some(index) => {
+                        hint = index + 1;
                         let (column, encoding) = &mut self.columns[index];
                         let ty = infer::widen(&column.ty, raw);
                         if ty != column.ty {
@@ -257,7 +283,7 @@ impl Known {
                 }
             }
         }
-        changed
+        Ok(changed)
     }
 
     fn find(&self, name: &str, hint: usize) -> Option<usize> {
@@ -295,13 +321,16 @@ impl Known {
     fn append(&self, change_type: ChangeType, fields: &Fields<'_>, builder: &mut RowsBuilder) {
         builder.begin_row(change_type);
         let key_only = change_type == ChangeType::Delete && !self.full;
+        let mut hint = 0;
         for (index, (column, encoding)) in self.columns.iter().enumerate() {
             let cell = builder.column(index);
             if key_only && !column.key {
                 cell.append_unavailable();
                 continue;
             }
-            let raw = fields.get(&column.name, index);
+            let place = fields.find(&column.name, hint);
+            hint = place.map_or(hint, |place| place + 1);
+            let raw = place.map(|place| fields.0[place].1);
             let appended = cells::append(cell, *encoding, raw);
             builder.count_bytes(raw.map_or(1, str::len));
             if let Err(reason) = appended {

@@ -1,4 +1,4 @@
-//! The envelope: what happened, where and when. Rows stay raw text here.
+//! What a message says: what happened, where and when. Rows stay raw text here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -64,7 +64,7 @@ pub struct Envelope<'a> {
     /// The schema block of the whole value.
     pub(super) schema: Option<&'a str>,
     /// The fields of the record's key.
-    pub(super) key: Option<&'a str>,
+    pub(super) key: Option<Cow<'a, str>>,
 }
 
 #[derive(Debug)]
@@ -76,128 +76,7 @@ pub enum Message<'a> {
 /// A string that is borrowed where it has no escapes, inside an `Option` as well.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-#[derive(Deserialize)]
-struct Value<'a> {
-    #[serde(borrow)]
-    schema: Option<&'a RawValue>,
-    #[serde(borrow)]
-    payload: Option<&'a RawValue>,
-    #[serde(borrow)]
-    op: Option<Text<'a>>,
-    #[serde(borrow)]
-    before: Option<&'a RawValue>,
-    #[serde(borrow)]
-    after: Option<&'a RawValue>,
-    #[serde(borrow)]
-    source: Option<Source<'a>>,
-    ts_ms: Option<i64>,
-    /// Of a transaction's beginning and end.
-    #[serde(borrow)]
-    status: Option<&'a RawValue>,
-    /// Of a schema change.
-    #[serde(borrow)]
-    ddl: Option<&'a RawValue>,
-    #[serde(borrow, rename = "tableChanges")]
-    table_changes: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Source<'a> {
-    #[serde(borrow)]
-    connector: Option<Text<'a>>,
-    #[serde(borrow)]
-    db: Option<Text<'a>>,
-    #[serde(borrow)]
-    schema: Option<Text<'a>>,
-    #[serde(borrow)]
-    table: Option<Text<'a>>,
-    #[serde(borrow)]
-    collection: Option<Text<'a>>,
-    ts_ms: Option<i64>,
-    ts_us: Option<i64>,
-    ts_ns: Option<i64>,
-}
-
-impl Source<'_> {
-    /// Microseconds; the finest of what is there.
-    fn time(&self) -> Option<i64> {
-        self.ts_us.or(self.ts_ns.map(|ns| ns.div_euclid(1_000))).or(self.ts_ms.map(|ms| ms.saturating_mul(1_000)))
-    }
-}
-
-/// Reads a record's value (`None` or `null`: a tombstone), and its key where there is one. Both with or without
-/// schema block (`{"schema": ..., "payload": ...}`).
-pub fn parse<'a>(key: Option<&'a str>, value: Option<&'a str>) -> Result<Message<'a>, Malformed> {
-    let Some(value) = value else { return Ok(Message::Ignored(Ignored::Tombstone)) };
-    let Some(mut wire) = serde_json::from_str::<Option<Value<'a>>>(value)? else {
-        return Ok(Message::Ignored(Ignored::Tombstone));
-    };
-    let mut schema = None;
-    if wire.op.is_none()
-        && let Some(payload) = wire.payload
-    {
-        schema = wire.schema.map(RawValue::get);
-        wire = serde_json::from_str(payload.get())?;
-    } else if wire.op.is_none() && wire.schema.is_some() && wire.source.is_none() {
-        return Ok(Message::Ignored(Ignored::Tombstone));
-    }
-    let Some(op) = &wire.op else { return without_op(&wire) };
-    let operation = match &*op.0 {
-        "c" | "r" => Operation::Create,
-        "u" => Operation::Update,
-        "d" => Operation::Delete,
-        "t" => Operation::Truncate,
-        "m" => return Ok(Message::Ignored(Ignored::LogicalMessage)),
-        other => return Err(Malformed(format!("op `{}` is none of c, r, u, d, t, m", other.escape_debug()))),
-    };
-    let source = wire.source.ok_or_else(|| Malformed("the envelope has no `source`".into()))?;
-    let commit_time = source.time().or(wire.ts_ms.map(|ms| ms.saturating_mul(1_000))).unwrap_or(0);
-    let table = source.table.or(source.collection).map(|t| t.0).filter(|t| !t.is_empty());
-    let table = table.ok_or_else(|| Malformed("the envelope's `source` names no table".into()))?;
-    let namespace = source.schema.or(source.db).map_or(Cow::Borrowed(""), |n| n.0);
-    Ok(Message::Change(Box::new(Envelope {
-        operation,
-        connector: source.connector.map_or(Cow::Borrowed(""), |c| c.0),
-        namespace,
-        table,
-        commit_time,
-        before: wire.before.map(RawValue::get),
-        after: wire.after.map(RawValue::get),
-        schema,
-        key: key.and_then(key_fields),
-    })))
-}
-
-fn without_op<'a>(wire: &Value<'_>) -> Result<Message<'a>, Malformed> {
-    let ignored = if wire.status.is_some() {
-        Ignored::Transaction
-    } else if wire.ddl.is_some() || wire.table_changes.is_some() {
-        Ignored::SchemaChange
-    } else if wire.ts_ms.is_some() && wire.source.is_none() && wire.before.is_none() && wire.after.is_none() {
-        Ignored::Heartbeat
-    } else {
-        return Err(Malformed("not a change event: it has no `op`".into()));
-    };
-    Ok(Message::Ignored(ignored))
-}
-
-/// The key's object, out of its schema block if it has one. A key of another form names no columns.
-fn key_fields(key: &str) -> Option<&str> {
-    #[derive(Deserialize)]
-    struct Key<'a> {
-        #[serde(borrow)]
-        schema: Option<&'a RawValue>,
-        #[serde(borrow)]
-        payload: Option<&'a RawValue>,
-    }
-    let wire: Key<'_> = serde_json::from_str(key).ok()?;
-    match (wire.schema, wire.payload) {
-        (Some(_), Some(payload)) => Some(payload.get()),
-        _ => Some(key),
-    }
-}
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The fields of a JSON object in their order; values as raw text.
 #[derive(Debug, Default)]
@@ -208,12 +87,16 @@ impl<'a> Fields<'a> {
         Ok(serde_json::from_str(text)?)
     }
 
-    /// `hint`: where the field is likely to be.
-    pub(super) fn get(&self, name: &str, hint: usize) -> Option<&'a str> {
+    /// The place of a field; `hint`: where it is likely to be.
+    pub(super) fn find(&self, name: &str, hint: usize) -> Option<usize> {
         match self.0.get(hint) {
-            Some((found, value)) if found == name => Some(value),
-            _ => self.0.iter().find(|(found, _)| found == name).map(|(_, value)| *value),
+            Some((found, _)) if found == name => Some(hint),
+            _ => self.0.iter().position(|(found, _)| found == name),
         }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        self.find(name, 0).map(|place| self.0[place].1)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Debezium's change events as JSON, with and without their schema, on whatever carries them (files now, topics later).
 //!
-//! [`parse`] reads the envelope and leaves the rows as raw text; [`Decoder`] knows the tables and appends rows to
+//! [`parse`] and [`parse_line`] read the envelope and leave the rows as raw text; [`Decoder`] knows the tables and appends rows to
 //! column builders. Form of the messages: <https://debezium.io/documentation/reference/stable/connectors/postgresql.html>
 //! (and the pages of the other connectors).
 //!
@@ -20,9 +20,11 @@ mod envelope;
 mod infer;
 mod mongodb;
 mod schema;
+mod wire;
 
 pub use decoder::{Decoder, Failure};
-pub use envelope::{Envelope, Ignored, Malformed, Message, Operation, parse};
+pub use envelope::{Envelope, Ignored, Malformed, Message, Operation};
+pub use wire::{Line, parse, parse_line};
 
 /// What Debezium writes for a value that the server did not send.
 pub(crate) const UNAVAILABLE: &str = "__debezium_unavailable_value";

@@ -32,12 +32,12 @@ impl Image {
     pub(super) fn new(image: Option<&str>, envelope: &Envelope<'_>) -> Result<Self, Malformed> {
         let document = image.map(unquote).transpose()?;
         let in_document = match &document {
-            Some(document) => Fields::parse(document)?.get("_id", 0).map(str::to_owned),
+            Some(document) => Fields::parse(document)?.get("_id").map(str::to_owned),
             None => None,
         };
         let id = match in_document {
             Some(id) => id,
-            None => in_key(envelope.key)?,
+            None => in_key(envelope.key.as_deref())?,
         };
         Ok(Self { id, document })
     }
@@ -46,7 +46,7 @@ impl Image {
 /// The key is `{"id": TEXT}`, where TEXT is JSON.
 fn in_key(key: Option<&str>) -> Result<String, Malformed> {
     let fields = Fields::parse(key.ok_or_else(|| Malformed("neither the document nor the key has an id".into()))?)?;
-    let id = fields.get("id", 0).ok_or_else(|| Malformed("the key has no `id`".into()))?;
+    let id = fields.get("id").ok_or_else(|| Malformed("the key has no `id`".into()))?;
     unquote(id)
 }
 

@@ -302,6 +302,23 @@ fn messages_without_a_row_are_told_apart() {
     }
 }
 
+#[test]
+fn rows_whose_field_names_are_data_do_not_grow_a_table_without_end() {
+    let mut decoder = Decoder::default();
+    let mut cut = CutBuilder::new(BatchLimits::default());
+    let fields =
+        |from: usize| (from..from + 2_000).map(|i| (format!("c{i}"), json!(1))).collect::<serde_json::Map<_, _>>();
+    let texts = [0, 2_000, 4_000, 100].map(|from| envelope("c", &Value::Null, &fields(from).into()));
+    let fits: Vec<bool> = (1..)
+        .zip(&texts)
+        .map(|(order, text)| {
+            let Ok(Message::Change(envelope)) = parse(None, Some(text)) else { panic!("a change") };
+            decoder.append(&envelope, Order::new(order, 1), &mut cut).is_ok()
+        })
+        .collect();
+    assert_eq!(fits, [true, true, false, true]);
+}
+
 /// JSON values as they may come, placeholders and odd strings among them.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![

@@ -11,7 +11,6 @@
 
 mod lines;
 mod paths;
-mod record;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::debezium::{Decoder, Failure, Malformed, Message, parse};
+use crate::debezium::{Decoder, Failure, Line, Malformed, Message, parse, parse_line};
 use lines::Lines;
 
 /// Lines that one read takes at most, so that the engine hears of a boundary every few milliseconds.
@@ -301,10 +300,13 @@ fn take(line: &[u8], place: &Place<'_>, decoder: &mut Decoder, into: &mut CutBui
 
 fn decode(line: &[u8], order: Order, decoder: &mut Decoder, into: &mut CutBuilder) -> Result<(), Failure> {
     let text = std::str::from_utf8(line).map_err(|e| Malformed(format!("not UTF-8: {e}")))?;
-    let record = record::split(text)?;
-    match parse(record.key.as_deref(), record.value.as_deref())? {
+    let mut append = |message: Message<'_>| match message {
         Message::Change(envelope) => decoder.append(&envelope, order, into),
         Message::Ignored(_) => Ok(()),
+    };
+    match parse_line(text)? {
+        Line::Message(message) => append(message),
+        Line::Quoted { key, value } => append(parse(key, Some(&value))?),
     }
 }
 
