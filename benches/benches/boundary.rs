@@ -119,7 +119,10 @@ impl Measurement for ThreadCpu {
 fn load(runtime: &tokio::runtime::Runtime, name: &str) -> Box<dyn Stage> {
     let wasm = WasmRuntime::new(RuntimeOptions::default()).expect("the plugin runtime");
     let stage = stage(name, &[], &["status", "amount", "customer", "customer_name"], "{}");
-    let spec = millrace_core::stage::StageSpec { grants: millrace_core::stage::Grants { crypto: Vec::new(), ..stage.spec.grants.clone() }, ..stage.spec };
+    let spec = millrace_core::stage::StageSpec {
+        grants: millrace_core::stage::Grants { crypto: Vec::new(), ..stage.spec.grants.clone() },
+        ..stage.spec
+    };
     runtime.block_on(wasm.load(&spec, &stage.artifact)).expect("the plugin loads")
 }
 
@@ -165,7 +168,8 @@ fn main() {
     };
     let native = median(natives.clone());
     let converted = median(converts.clone());
-    let result = |metric, unit, value, baseline, aa| Measured { bench: "boundary", metric, unit, value, baseline, aa }.report();
+    let result =
+        |metric, unit, value, baseline, aa| Measured { bench: "boundary", metric, unit, value, baseline, aa }.report();
     result("noop_ns", "ns/row", median(noops.clone()), None, aa(&noops));
     result("filter_rename_convert_ns", "ns/row", converted, Some(native), aa(&converts));
     result("vs_native", "ratio", converted / native, Some(1.0), aa(&natives));

@@ -19,7 +19,9 @@ fn cost(stages: Vec<ConfiguredStage>, delta: bool) -> f64 {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = format!("{}/{{namespace}}/{{table}}", folder.path().display());
     let took = measure(Run {
-        source: Box::new(|| Ok(Box::new(GeneratorConfig { events: Some(CHANGES), ..GeneratorConfig::default() }.build()?))),
+        source: Box::new(|| {
+            Ok(Box::new(GeneratorConfig { events: Some(CHANGES), ..GeneratorConfig::default() }.build()?))
+        }),
         sink: delta.then(|| {
             let make: Box<dyn Fn(_) -> _ + Send + Sync> = Box::new(move |env| {
                 let sink = DeltaSink::new(DeltaConfig::new(path.clone()), "bench", env)?;
@@ -35,7 +37,10 @@ fn cost(stages: Vec<ConfiguredStage>, delta: bool) -> f64 {
 
 fn main() {
     let (with, without, aa) = in_turns(TURNS, || cost(mask(), false), || cost(Vec::new(), false));
-    let result = |metric, value, baseline, aa| Measured { bench: "pipeline", metric, unit: "cpu us/change", value, baseline: Some(baseline), aa: Some(aa) }.report();
+    let result = |metric, value, baseline, aa| {
+        Measured { bench: "pipeline", metric, unit: "cpu us/change", value, baseline: Some(baseline), aa: Some(aa) }
+            .report()
+    };
     result("generator_plugin_null_cpu_us", with, without, aa);
     result("generator_null_cpu_us", without, with, aa);
     let (delta, null, aa) = in_turns(TURNS, || cost(mask(), true), || cost(mask(), false));

@@ -67,8 +67,30 @@ impl Server {
         let port = self.server.port().to_string();
         let start = Instant::now();
         let mut receive = self.server.tool("pg_recvlogical");
-        receive.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "postgres", "--slot", slot, "--start", "--no-loop"]);
-        receive.args(["-f", "/dev/null", "-o", "proto_version=1", "-o", "publication_names=bench", "--endpos", end.trim()]);
+        receive.args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "postgres",
+            "-d",
+            "postgres",
+            "--slot",
+            slot,
+            "--start",
+            "--no-loop",
+        ]);
+        receive.args([
+            "-f",
+            "/dev/null",
+            "-o",
+            "proto_version=1",
+            "-o",
+            "publication_names=bench",
+            "--endpos",
+            end.trim(),
+        ]);
         let ended = receive.stdout(Stdio::null()).status().expect("pg_recvlogical");
         assert!(ended.success(), "pg_recvlogical: {ended}");
         start.elapsed().as_secs_f64()
@@ -93,7 +115,8 @@ fn stream(server: &mut Server) {
     let half = |start: usize| median(own.iter().skip(start).step_by(2).copied().collect());
     let aa = Some(half(0) / half(1));
     let reference = median(pairs.iter().map(|p| p.1).collect());
-    let result = |metric, unit, value, baseline| Measured { bench: "postgres", metric, unit, value, baseline, aa }.report();
+    let result =
+        |metric, unit, value, baseline| Measured { bench: "postgres", metric, unit, value, baseline, aa }.report();
     result("stream_changes_per_s", "changes/s", median(own.clone()), Some(reference));
     result("stream_vs_pg_recvlogical", "ratio", median(pairs.iter().map(|p| p.0 / p.1).collect()), Some(1.0));
     result("stream_cpu_us", "cpu us/change", median(cpu), None);
@@ -114,7 +137,9 @@ fn snapshot(server: &mut Server) {
     let shared: &Server = server;
     let once = std::cell::RefCell::new(&mut once);
     let (cpu, again, aa) = in_turns(TURNS, || (once.borrow_mut())(shared), || (once.borrow_mut())(shared));
-    let result = |metric, unit, value| Measured { bench: "postgres", metric, unit, value, baseline: None, aa: Some(aa) }.report();
+    let result = |metric, unit, value| {
+        Measured { bench: "postgres", metric, unit, value, baseline: None, aa: Some(aa) }.report()
+    };
     result("snapshot_cpu_us", "cpu us/row", f64::midpoint(cpu, again));
     result("snapshot_rows_per_s", "rows/s", median(rates.clone()));
 }

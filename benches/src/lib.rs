@@ -59,7 +59,8 @@ pub fn micros(time: Duration) -> f64 {
 
 /// A component as `cargo xtask plugins` builds it.
 pub fn plugin(name: &str) -> Vec<u8> {
-    let dist = std::env::var_os("MILLRACE_PLUGINS").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist"), PathBuf::from);
+    let dist = std::env::var_os("MILLRACE_PLUGINS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist"), PathBuf::from);
     let file = dist.join(format!("{name}.wasm"));
     fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}: run `cargo xtask plugins`", file.display()))
 }

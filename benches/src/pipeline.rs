@@ -74,14 +74,19 @@ impl Parts for BenchParts {
 
 /// Runs it once, on two worker threads.
 pub fn measure(what: Run) -> Took {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async move {
         let until = what.until;
         let folder = tempfile::tempdir().expect("a temporary folder");
         let env: Arc<dyn Environment> = Arc::new(TokioEnvironment::new());
         let seen = Arc::new(AtomicU64::new(0));
         let stages = what.stages.clone();
-        let options = RuntimeOptions { pipeline: "bench".into(), cache: None, keys: Keys::new([("pii".to_owned(), b"key".to_vec())]) };
+        let options = RuntimeOptions {
+            pipeline: "bench".into(),
+            cache: None,
+            keys: Keys::new([("pii".to_owned(), b"key".to_vec())]),
+        };
         let loader = WasmRuntime::new(options).expect("the plugin runtime");
         // Compiling is not what is measured.
         for stage in &stages {
@@ -92,7 +97,9 @@ pub fn measure(what: Run) -> Took {
             name: "bench".into(),
             instance: "bench".into(),
             parts: Arc::new(BenchParts { run: what, env: env.clone(), seen: seen.clone() }),
-            records: Arc::new(ObjectRecords::in_folder(&folder.path().to_string_lossy(), "bench", env.clone()).expect("records")),
+            records: Arc::new(
+                ObjectRecords::in_folder(&folder.path().to_string_lossy(), "bench", env.clone()).expect("records"),
+            ),
             loader: Arc::new(loader),
             stages,
             settings: Settings::default(),

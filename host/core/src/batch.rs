@@ -134,7 +134,11 @@ impl ChangeBatch {
             return Ok(self.clone());
         }
         let mask = BooleanArray::new(keep.clone(), None);
-        let columns = self.columns.iter().map(|c| arrow_select::filter::filter(c, &mask).map_err(arrow_bug)).collect::<Result<_>>()?;
+        let columns = self
+            .columns
+            .iter()
+            .map(|c| arrow_select::filter::filter(c, &mask).map_err(arrow_bug))
+            .collect::<Result<_>>()?;
         let rows: Vec<usize> = keep.set_indices().collect();
         Ok(ChangeBatch {
             schema: self.schema.clone(),
@@ -149,8 +153,11 @@ impl ChangeBatch {
     /// The given rows, in the given order; a row may be named several times.
     pub fn take(&self, rows: &[u32]) -> Result<ChangeBatch> {
         let indices = UInt32Array::from(rows.to_vec());
-        let columns =
-            self.columns.iter().map(|c| arrow_select::take::take(c, &indices, None).map_err(arrow_bug)).collect::<Result<_>>()?;
+        let columns = self
+            .columns
+            .iter()
+            .map(|c| arrow_select::take::take(c, &indices, None).map_err(arrow_bug))
+            .collect::<Result<_>>()?;
         let positions: Vec<usize> = rows.iter().map(|r| *r as usize).collect();
         Ok(ChangeBatch {
             schema: self.schema.clone(),

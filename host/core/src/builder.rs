@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 use arrow_array::builder::{
-    BinaryBuilder, BooleanBufferBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
-    UInt64Builder,
+    BinaryBuilder, BooleanBufferBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, FixedSizeBinaryBuilder,
+    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, StringBuilder, Time64MicrosecondBuilder,
+    TimestampMicrosecondBuilder, UInt64Builder,
 };
 use arrow_buffer::BooleanBuffer;
 
@@ -232,7 +232,12 @@ impl RowsBuilder {
     pub fn reject(&mut self, code: &str, reason: impl Into<String>, column: Option<&str>) {
         let change = self.orders.len() as u32 - 1;
         if self.rejects.last().is_none_or(|r| r.change != change) {
-            self.rejects.push(Reject { change, code: code.into(), reason: reason.into(), column: column.map(Into::into) });
+            self.rejects.push(Reject {
+                change,
+                code: code.into(),
+                reason: reason.into(),
+                column: column.map(Into::into),
+            });
         }
     }
 

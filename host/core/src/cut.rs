@@ -91,7 +91,16 @@ pub struct CutBuilder {
 
 impl CutBuilder {
     pub fn new(limits: BatchLimits) -> Self {
-        Self { limits, open: Vec::new(), current: 0, closed: Vec::new(), last: BTreeMap::new(), rows: 0, bytes: 0, commit_time: 0 }
+        Self {
+            limits,
+            open: Vec::new(),
+            current: 0,
+            closed: Vec::new(),
+            last: BTreeMap::new(),
+            rows: 0,
+            bytes: 0,
+            commit_time: 0,
+        }
     }
 
     /// The builder of a source table at this schema version. Call it once a change, before `begin_change`: it closes
@@ -123,7 +132,13 @@ impl CutBuilder {
     }
 
     /// The table was emptied at this place.
-    pub fn truncate(&mut self, source: &SourceKey, schema: &Arc<TableSchema>, order: Order, commit_time: i64) -> Result<()> {
+    pub fn truncate(
+        &mut self,
+        source: &SourceKey,
+        schema: &Arc<TableSchema>,
+        order: Order,
+        commit_time: i64,
+    ) -> Result<()> {
         self.table(source, schema, false)?;
         let index = self.current;
         self.close(index)?;

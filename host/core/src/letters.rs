@@ -63,7 +63,8 @@ pub struct Refuser<'a> {
 pub fn letters(batch: &ChangeBatch, rejects: &[Reject], by: &Refuser<'_>) -> Result<ChangeBatch> {
     let table = batch.schema.name.to_string();
     let omitted = omitted(batch, by.later, &table);
-    let columns = batch.schema.columns.iter().map(|c| json!({"name": &*c.name, "type": c.ty.to_string(), "key": c.key}));
+    let columns =
+        batch.schema.columns.iter().map(|c| json!({"name": &*c.name, "type": c.ty.to_string(), "key": c.key}));
     let schema_json = Value::Array(columns.collect()).to_string();
     let omitted_json = json!(omitted).to_string();
     let plugin = by.spec.map(|s| format!("{}:{}", s.name, s.digest));
@@ -117,7 +118,11 @@ fn text_column<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
 /// Columns of the batch that this or a later stage was granted to write: they may be there to be masked.
 fn omitted(batch: &ChangeBatch, later: &[&StageSpec], table: &str) -> Vec<String> {
     let may_mask = |column: &Column| {
-        later.iter().any(|s| s.sees(table) && s.grants.may_write(&column.name) && (!column.key || s.grants.keys.iter().any(|k| **k == *column.name)))
+        later.iter().any(|s| {
+            s.sees(table)
+                && s.grants.may_write(&column.name)
+                && (!column.key || s.grants.keys.iter().any(|k| **k == *column.name))
+        })
     };
     batch.schema.columns.iter().filter(|c| may_mask(c)).map(|c| c.name.to_string()).collect()
 }

@@ -120,7 +120,8 @@ fn refusals(input: &ChangeBatch, plan: &TransformPlan, named: &[RowReject]) -> R
     let mut refused = Refused { rejects: Vec::new(), changes: Vec::new(), unwritten: Vec::new() };
     for reject in named {
         let row = reject.row as usize;
-        let goes_on = matches!(input.change_types[row], ChangeType::UpdatePreimage | ChangeType::Delete) && !plan.writes_key;
+        let goes_on =
+            matches!(input.change_types[row], ChangeType::UpdatePreimage | ChangeType::Delete) && !plan.writes_key;
         if goes_on {
             refused.unwritten.push(reject.row);
             continue;
@@ -180,7 +181,16 @@ impl Fates {
         }
         let (tables, routes) = routes(rows, outcome.routing.as_ref(), &plan.output.name);
         let untouched = outcome.keep.is_none() && refused_rows == 0 && tables.len() == 1;
-        Self { kept, types: input.change_types.clone(), routes, tables, key_only: Vec::new(), refused: is_refused, refused_rows, untouched }
+        Self {
+            kept,
+            types: input.change_types.clone(),
+            routes,
+            tables,
+            key_only: Vec::new(),
+            refused: is_refused,
+            refused_rows,
+            untouched,
+        }
     }
 
     /// Pairs each preimage with its postimage: the two leave as an update only where both stay, in one table.
@@ -293,7 +303,12 @@ fn bits(values: impl Iterator<Item = bool>) -> BooleanBuffer {
 }
 
 /// All rows of the input in the form of the output.
-fn written_batch(input: &ChangeBatch, plan: &TransformPlan, outcome: &Outcome, unwritten: &[u32]) -> Result<ChangeBatch> {
+fn written_batch(
+    input: &ChangeBatch,
+    plan: &TransformPlan,
+    outcome: &Outcome,
+    unwritten: &[u32],
+) -> Result<ChangeBatch> {
     let mut columns = Vec::with_capacity(plan.columns.len());
     let mut unavailable = Vec::with_capacity(plan.columns.len());
     for (from, column) in plan.columns.iter().zip(&plan.output.columns) {
@@ -332,7 +347,11 @@ fn with_unwritten(written: &Written, rows: &[u32]) -> Result<(ArrayRef, Option<B
 }
 
 /// Sets the given rows to null and unavailable.
-fn blank(cells: &ArrayRef, unavailable: Option<&BooleanBuffer>, rows: &[u32]) -> Result<(ArrayRef, Option<BooleanBuffer>)> {
+fn blank(
+    cells: &ArrayRef,
+    unavailable: Option<&BooleanBuffer>,
+    rows: &[u32],
+) -> Result<(ArrayRef, Option<BooleanBuffer>)> {
     let mut set = BooleanBufferBuilder::new(cells.len());
     match unavailable {
         Some(bits) => set.append_buffer(bits),
@@ -362,7 +381,13 @@ fn only_keys(batch: &mut ChangeBatch, rows: &[u32]) -> Result<()> {
     Ok(())
 }
 
-fn emit(input: &ChangeBatch, plan: &TransformPlan, emission: &Emission, fates: &Fates, output: &mut StageOutput) -> Result<()> {
+fn emit(
+    input: &ChangeBatch,
+    plan: &TransformPlan,
+    emission: &Emission,
+    fates: &Fates,
+    output: &mut StageOutput,
+) -> Result<()> {
     let shape = &plan.shapes[emission.shape];
     let parents = input.take(&emission.parent)?;
     let mut columns = Vec::with_capacity(shape.schema.columns.len());

@@ -23,7 +23,11 @@ impl TableName {
 /// `namespace.table`, or `table` alone where there is no namespace.
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.table) } else { write!(f, "{}.{}", self.namespace, self.table) }
+        if self.namespace.is_empty() {
+            f.write_str(&self.table)
+        } else {
+            write!(f, "{}.{}", self.namespace, self.table)
+        }
     }
 }
 

@@ -35,7 +35,11 @@ pub(super) enum Passed {
     Rows(ChangeBatch),
     Letters(ChangeBatch),
     /// `swapped`: what follows was made by these stages; recorded before its first commit (I4).
-    Cut { cut: Cut, counts: Counts, swapped: Option<Swapped> },
+    Cut {
+        cut: Cut,
+        counts: Counts,
+        swapped: Option<Swapped>,
+    },
 }
 
 pub(super) struct Swapped {
@@ -120,7 +124,12 @@ impl Chain {
         Ok(true)
     }
 
-    async fn through_stages(&mut self, batch: ChangeBatch, is_new: bool, refusals: &mut Refusals) -> Result<Vec<ChangeBatch>> {
+    async fn through_stages(
+        &mut self,
+        batch: ChangeBatch,
+        is_new: bool,
+        refusals: &mut Refusals,
+    ) -> Result<Vec<ChangeBatch>> {
         let mut flowing = vec![batch];
         if !flowing[0].origin.rejects.is_empty() {
             let batch = flowing.remove(0);
@@ -164,7 +173,8 @@ impl Chain {
             let order = batch.origin.orders[reject.change as usize];
             let source = &batch.origin.source;
             if !is_new && !self.replay.is_judged(source, order) {
-                if self.settings.mutant == Some(Mutant::StoredLetterJudgedAgain) || self.replay.is_letter(source, order) {
+                if self.settings.mutant == Some(Mutant::StoredLetterJudgedAgain) || self.replay.is_letter(source, order)
+                {
                     refusals.changes.insert(reject.change);
                     continue;
                 }
@@ -247,9 +257,10 @@ impl Chain {
     /// Whether one of these refusals contradicts a settled verdict.
     fn diverges(&self, batch: &ChangeBatch, rejects: &[Reject]) -> bool {
         let source = &batch.origin.source;
-        rejects.iter().map(|r| batch.origin.orders[r.change as usize]).any(|order| {
-            !self.replay.is_judged(source, order) && !self.replay.is_letter(source, order)
-        })
+        rejects
+            .iter()
+            .map(|r| batch.origin.orders[r.change as usize])
+            .any(|order| !self.replay.is_judged(source, order) && !self.replay.is_letter(source, order))
     }
 
     fn letters_of(&self, stage: Option<usize>, entered: &ChangeBatch, rejects: &[Reject]) -> Result<ChangeBatch> {
@@ -285,7 +296,10 @@ impl Chain {
     fn take_swap(&mut self) {
         while let Ok(swap) = self.swaps.try_recv() {
             if let Some(Swap { reply: Some(reply), .. }) = self.waiting.replace(swap) {
-                answer(reply, Err(Error::config("swap.overtaken", "a newer version arrived before this one was put in force")));
+                answer(
+                    reply,
+                    Err(Error::config("swap.overtaken", "a newer version arrived before this one was put in force")),
+                );
             }
         }
     }
@@ -380,6 +394,9 @@ fn all_refused(batch: &ChangeBatch, error: &Error) -> StageOutput {
 
 /// A replayed change was accepted before and is refused now.
 pub(super) fn diverged(reason: &str, source: &SourceKey, order: &str) -> Error {
-    Error::halt("replay.diverged", format!("change {order} of {source} was accepted before a restart and is refused now: {reason}"))
-        .hint("a plugin answered differently for the same row: it must not depend on time, chance or how batches are cut")
+    Error::halt(
+        "replay.diverged",
+        format!("change {order} of {source} was accepted before a restart and is refused now: {reason}"),
+    )
+    .hint("a plugin answered differently for the same row: it must not depend on time, chance or how batches are cut")
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::chain::{Passed, Swapped, diverged};
 use super::keeper::Keeper;
 use super::settings::{Mutant, Settings};
-use super::{Counts, Summary, SwapReport};
+use super::{Counts, Pipeline, Summary, SwapReport};
 use crate::batch::{ChangeBatch, Reject};
 use crate::cut::Cut;
 use crate::environment::Environment;
@@ -19,24 +19,55 @@ use crate::position::{Order, Position, SourceKey};
 use crate::record::Pending;
 use crate::sink::{Prepared, Provenance, Refusal, Sink};
 
-pub(super) struct Committer<'a> {
+/// Where things are committed and recorded.
+pub(super) struct Tables {
     pub sink: Box<dyn Sink>,
     pub letters: Box<dyn Sink>,
     pub keeper: Keeper,
+}
+
+/// The committer's ends of what it shares with the reader and the stages.
+pub(super) struct Ends {
     pub acknowledge: watch::Sender<Option<Position>>,
+    /// How long the last commit took, microseconds.
+    pub commit_micros: Arc<AtomicU64>,
     /// Up to where verdicts were settled at the start.
     pub settled: BTreeMap<SourceKey, Order>,
+}
+
+pub(super) struct Committer<'a> {
+    sink: Box<dyn Sink>,
+    letters: Box<dyn Sink>,
+    keeper: Keeper,
+    ends: Ends,
     /// Up to where each source table's verdicts are given, every cut of this start included: what a letters commit
     /// stores (I5).
-    pub passed: BTreeMap<SourceKey, Order>,
+    passed: BTreeMap<SourceKey, Order>,
     /// Letters wait for the end of the cut.
-    pub has_letters: bool,
-    pub commit_micros: Arc<AtomicU64>,
-    pub settings: Settings,
-    pub env: Arc<dyn Environment>,
-    pub summary: &'a mut Summary,
+    has_letters: bool,
+    settings: Settings,
+    env: Arc<dyn Environment>,
+    summary: &'a mut Summary,
     /// A swap whose record the mutant writes too late.
-    pub late: Option<Swapped>,
+    late: Option<Swapped>,
+}
+
+impl<'a> Committer<'a> {
+    pub(super) fn new(pipeline: &Pipeline, tables: Tables, ends: Ends, summary: &'a mut Summary) -> Self {
+        let Tables { sink, letters, keeper } = tables;
+        Self {
+            sink,
+            letters,
+            keeper,
+            passed: ends.settled.clone(),
+            ends,
+            has_letters: false,
+            settings: pipeline.settings.clone(),
+            env: pipeline.env.clone(),
+            summary,
+            late: None,
+        }
+    }
 }
 
 impl Committer<'_> {
@@ -80,7 +111,7 @@ impl Committer<'_> {
         }
         self.record_late_swap().await?;
         let took = self.env.monotonic().saturating_sub(started);
-        self.commit_micros.store(took.as_micros() as u64, Ordering::Relaxed);
+        self.ends.commit_micros.store(took.as_micros() as u64, Ordering::Relaxed);
         self.book(&cut, &counts, took);
         self.record(&cut, swapped).await
     }
@@ -98,7 +129,7 @@ impl Committer<'_> {
             let mut rejects = Vec::new();
             for change in changes {
                 let order = refusal.batch.origin.orders[change as usize];
-                if self.settled.get(&source).is_some_and(|settled| order <= *settled) {
+                if self.ends.settled.get(&source).is_some_and(|settled| order <= *settled) {
                     return Err(diverged(&refusal.reason, &source, &order.to_string()));
                 }
                 if seen.insert((source.clone(), order)) {
@@ -119,7 +150,13 @@ impl Committer<'_> {
 
     fn sink_letters(&self, batch: &ChangeBatch, rejects: &[Reject]) -> Result<ChangeBatch> {
         let claim = self.keeper.claimed();
-        let by = Refuser { pipeline: &claim.pipeline, incarnation: &claim.incarnation, stage: "sink", spec: None, later: &[] };
+        let by = Refuser {
+            pipeline: &claim.pipeline,
+            incarnation: &claim.incarnation,
+            stage: "sink",
+            spec: None,
+            later: &[],
+        };
         letters(batch, rejects, &by)
     }
 
@@ -158,7 +195,7 @@ impl Committer<'_> {
         if let Some(position) = &cut.position {
             self.keeper.advance(position);
             if self.settings.mutant == Some(Mutant::AcknowledgeBeforeRecord) {
-                self.acknowledge.send_replace(Some(position.clone()));
+                self.ends.acknowledge.send_replace(Some(position.clone()));
             }
         }
         match swapped {
@@ -183,7 +220,7 @@ impl Committer<'_> {
 
     async fn write_record(&mut self) -> Result<()> {
         self.keeper.write().await?;
-        self.acknowledge.send_replace(self.keeper.record().position.clone());
+        self.ends.acknowledge.send_replace(self.keeper.record().position.clone());
         Ok(())
     }
 

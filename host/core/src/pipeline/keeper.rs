@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::Settings;
+use super::Pipeline;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::position::{Order, Position, SourceKey};
@@ -33,24 +33,17 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Reads the latest record, and waits until its lease may be taken (I13).
-    pub(super) async fn open(
-        store: Arc<dyn RecordStore>,
-        env: Arc<dyn Environment>,
-        pipeline: &str,
-        instance: &str,
-        settings: &Settings,
-        exclusive: bool,
-    ) -> Result<Self> {
+    pub(super) async fn open(pipeline: &Pipeline, exclusive: bool) -> Result<Self> {
+        let Pipeline { name, instance, records: store, env, settings, .. } = pipeline;
         let mut latest = store.latest().await?;
         let mut seen_since = env.monotonic();
-        loop {
-            let Some((number, bytes)) = &latest else { break };
+        while let Some((number, bytes)) = &latest {
             let record = parse(*number, bytes)?;
-            let free = record.released || record.instance == instance || exclusive || settings.take_over;
+            let free = record.released || record.instance == *instance || exclusive || settings.take_over;
             if free || env.monotonic().saturating_sub(seen_since) >= settings.lease {
                 break;
             }
-            tracing::info!(pipeline, owner = %record.instance, "waiting for the lease of another host");
+            tracing::info!(pipeline = %name, owner = %record.instance, "waiting for the lease of another host");
             env.sleep(Duration::from_secs(1)).await;
             let now = store.latest().await?;
             if now.as_ref().map(|(n, _)| *n) != Some(*number) {
@@ -59,9 +52,9 @@ impl Keeper {
             latest = now;
         }
         let fresh = Record {
-            pipeline: pipeline.to_string(),
+            pipeline: name.clone(),
             epoch: 0,
-            instance: instance.to_string(),
+            instance: instance.clone(),
             nonce: 0,
             written_at: 0,
             released: false,
@@ -76,9 +69,9 @@ impl Keeper {
             Some((number, bytes)) => (*number, true, parse(*number, bytes)?),
             None => (0, false, fresh),
         };
-        let record = Record { instance: instance.to_string(), nonce: env.random(), released: false, ..before };
+        let record = Record { instance: instance.clone(), nonce: env.random(), released: false, ..before };
         let written = env.monotonic();
-        Ok(Self { store, env, number, record, found, written })
+        Ok(Self { store: store.clone(), env: env.clone(), number, record, found, written })
     }
 
     /// Whether the record is still the one that was read.
@@ -90,11 +83,7 @@ impl Keeper {
     pub(super) fn resume(&self) -> Resume {
         let mut snapshots = self.record.snapshots.clone();
         snapshots.extend(self.record.pending.iter().flat_map(|p| p.snapshot.clone()));
-        Resume {
-            position: self.record.position.clone(),
-            incarnation: self.record.incarnation.clone(),
-            snapshots,
-        }
+        Resume { position: self.record.position.clone(), incarnation: self.record.incarnation.clone(), snapshots }
     }
 
     /// Takes the next epoch: from here on the number after ours is this host's (I13). `stages` are put in force
@@ -116,7 +105,9 @@ impl Keeper {
         self.record.incarnation = Some(opened.incarnation.clone());
         self.record.position.get_or_insert_with(|| opened.start.clone());
         match self.write().await {
-            Err(error) if error.kind == Kind::LetGo => Err(Error::reload("record.claimed", "another host claimed the pipeline at the same moment")),
+            Err(error) if error.kind == Kind::LetGo => {
+                Err(Error::reload("record.claimed", "another host claimed the pipeline at the same moment"))
+            }
             other => other,
         }
     }
@@ -208,13 +199,19 @@ impl Keeper {
             // No answer, or taken: what is there decides, before any further commit.
             match self.store.read(number).await {
                 Ok(Some(found)) if found == bytes => return Ok(()),
-                Ok(Some(_)) => return Err(Error::let_go("record.taken", format!("resume record {number} was written by another host"))),
+                Ok(Some(_)) => {
+                    return Err(Error::let_go(
+                        "record.taken",
+                        format!("resume record {number} was written by another host"),
+                    ));
+                }
                 Ok(None) => {}
                 Err(error) if error.kind == Kind::Retry => last = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        Err(last.unwrap_or_else(|| Error::retry("record.unanswered", format!("resume record {number} can not be written"))))
+        Err(last
+            .unwrap_or_else(|| Error::retry("record.unanswered", format!("resume record {number} can not be written"))))
     }
 }
 

@@ -9,7 +9,6 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +16,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::settings::{Mutant, Settings};
 
-use self::chain::{Chain, Swap};
-use self::committer::Committer;
+use self::chain::{Chain, Passed, Swap};
+use self::committer::{Committer, Ends, Tables};
 use self::keeper::Keeper;
 use self::reader::Reader;
 use self::replay::Replay;
@@ -181,111 +180,124 @@ async fn is_stopped_within(pipeline: &Pipeline, control: &mut mpsc::Receiver<Con
 /// One start, from the resume record to the end: the way of every change event.
 async fn start(pipeline: &mut Pipeline, control: &mut mpsc::Receiver<Control>, summary: &mut Summary) -> Result<()> {
     let mut source = pipeline.parts.source()?;
-    let mut keeper = open_record(pipeline, source.is_exclusive()).await?;
+    let mut keeper = Keeper::open(pipeline, source.is_exclusive()).await?;
     let opened = open_source(source.as_mut(), &keeper).await?;
     claim(pipeline, &mut keeper, &opened).await?;
     let mut sink = pipeline.parts.sink()?;
     let mut letters = pipeline.parts.letters()?;
     let replay = fence(&mut keeper, sink.as_mut(), letters.as_mut(), pipeline.settings.mutant).await?;
-    let (stages, waiting) = load_stages(pipeline, &mut keeper, &replay).await?;
+    let code = load_stages(pipeline, &mut keeper, &replay).await?;
 
+    let (mut running, ends) = spawn_ahead(pipeline, source, code, replay, opened.incarnation);
+    let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, summary);
+    committer.note_provenance().await?;
+    running.until_the_end(pipeline, control, &mut committer).await?;
+    committer.close().await?;
+    committer.report();
+    drop(committer);
+    ended(&mut running.reader_done).await
+}
+
+/// The reader and the stages, ahead of the committer, each in a task of its own.
+struct Running {
+    from_stages: mpsc::Receiver<Passed>,
+    swaps: mpsc::Sender<Swap>,
+    stop: watch::Sender<bool>,
+    reader_done: oneshot::Receiver<Result<()>>,
+    stages_done: oneshot::Receiver<Result<()>>,
+    /// Code that is being loaded beside the running one.
+    loading: Vec<Task>,
+    _tasks: [Task; 2],
+}
+
+fn spawn_ahead(
+    pipeline: &Pipeline,
+    source: Box<dyn Source>,
+    code: Code,
+    replay: Replay,
+    incarnation: String,
+) -> (Running, Ends) {
     let queue = pipeline.settings.queue;
     let (to_stages, from_source) = mpsc::channel(queue);
-    let (to_committer, mut from_stages) = mpsc::channel(queue);
+    let (to_committer, from_stages) = mpsc::channel(queue);
+    // A few requests: the newest counts, and each is answered.
     let (swaps, swap_requests) = mpsc::channel(4);
     let (acknowledge, acknowledged) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
-    let commit_micros = Arc::new(AtomicU64::new(0));
-    let settled = replay.settled().clone();
+    let ends = Ends { acknowledge, commit_micros: Arc::default(), settled: replay.settled().clone() };
     let reader = Reader {
         source,
         out: to_stages,
         acknowledge: acknowledged,
         stop: stopped,
-        commit_micros: commit_micros.clone(),
+        commit_micros: ends.commit_micros.clone(),
         settings: pipeline.settings.clone(),
         env: pipeline.env.clone(),
     };
     let chain = Chain {
-        stages,
+        stages: code.stages,
         replay,
         incoming: from_source,
         swaps: swap_requests,
         out: to_committer,
         pipeline: pipeline.name.clone(),
-        incarnation: opened.incarnation.clone(),
+        incarnation,
         settings: pipeline.settings.clone(),
         env: pipeline.env.clone(),
         live: BTreeMap::new(),
-        waiting,
+        waiting: code.waiting,
         early: None,
         counts: Counts::default(),
     };
-    let mut committer = Committer {
-        sink,
-        letters,
-        keeper,
-        acknowledge,
-        passed: settled.clone(),
-        settled,
-        has_letters: false,
-        commit_micros,
-        settings: pipeline.settings.clone(),
-        env: pipeline.env.clone(),
-        summary,
-        late: None,
-    };
-    committer.note_provenance().await?;
-    let (mut reader_done, _reader) = spawn(pipeline, "reader", reader.run());
-    let (mut chain_done, _chain) = spawn(pipeline, "stages", chain.run());
-    let mut loading: Vec<Task> = Vec::new();
-    let tick = pipeline.settings.record_interval.min(Duration::from_secs(1));
-    let mut listening = true;
-    loop {
-        let timer = pipeline.env.sleep(tick);
-        tokio::select! {
-            // In this order, not by chance: the simulator replays what it saw.
-            biased;
-            told = control.recv(), if listening => match told {
-                Some(Control::Swap { stages, allow_schema_change, reply }) => {
-                    loading.push(load_beside(pipeline, stages, allow_schema_change, reply, swaps.clone()));
-                }
-                Some(Control::Stop) => {
-                    listening = false;
-                    stop.send_replace(true);
-                }
-                None => listening = false,
-            },
-            passed = from_stages.recv() => match passed {
-                Some(passed) => if committer.take(passed).await? { break },
-                None => {
-                    // The reader or the stages are gone: for a reason, or since a stop found nothing complete.
-                    ended(&mut chain_done).await?;
-                    if !*stop.borrow() {
-                        ended(&mut reader_done).await?;
-                    }
-                    break;
-                }
-            },
-            () = timer => committer.keep_record().await?,
-        }
-    }
-    committer.close().await?;
-    committer.report();
-    drop(committer);
-    ended(&mut reader_done).await
+    let (reader_done, reader) = spawn(pipeline, "reader", reader.run());
+    let (stages_done, stages) = spawn(pipeline, "stages", chain.run());
+    let tasks = [reader, stages];
+    (Running { from_stages, swaps, stop, reader_done, stages_done, loading: Vec::new(), _tasks: tasks }, ends)
 }
 
-async fn open_record(pipeline: &Pipeline, exclusive: bool) -> Result<Keeper> {
-    Keeper::open(
-        pipeline.records.clone(),
-        pipeline.env.clone(),
-        &pipeline.name,
-        &pipeline.instance,
-        &pipeline.settings,
-        exclusive,
-    )
-    .await
+impl Running {
+    /// Commits what comes, and does what is told, until the source has ended or a stop has drained it.
+    async fn until_the_end(
+        &mut self,
+        pipeline: &Pipeline,
+        control: &mut mpsc::Receiver<Control>,
+        committer: &mut Committer<'_>,
+    ) -> Result<()> {
+        let tick = pipeline.settings.record_interval.min(Duration::from_secs(1));
+        let mut listening = true;
+        loop {
+            let timer = pipeline.env.sleep(tick);
+            tokio::select! {
+                // In this order, not by chance: the simulator replays what it saw.
+                biased;
+                told = control.recv(), if listening => listening = self.tell(pipeline, told),
+                passed = self.from_stages.recv() => match passed {
+                    Some(passed) => if committer.take(passed).await? { return Ok(()) },
+                    // The reader or the stages are gone: for a reason, or since a stop found nothing complete.
+                    None => {
+                        ended(&mut self.stages_done).await?;
+                        return if *self.stop.borrow() { Ok(()) } else { ended(&mut self.reader_done).await };
+                    }
+                },
+                () = timer => committer.keep_record().await?,
+            }
+        }
+    }
+
+    /// Answers whether there is anything more to listen for.
+    fn tell(&mut self, pipeline: &Pipeline, told: Option<Control>) -> bool {
+        match told {
+            Some(Control::Swap { stages, allow_schema_change, reply }) => {
+                self.loading.push(load_beside(pipeline, stages, allow_schema_change, reply, self.swaps.clone()));
+                true
+            }
+            Some(Control::Stop) => {
+                self.stop.send_replace(true);
+                false
+            }
+            None => false,
+        }
+    }
 }
 
 /// Another host may record and acknowledge between our reading of the record and our opening of the source: a gap counts
@@ -312,7 +324,12 @@ async fn claim(pipeline: &Pipeline, keeper: &mut Keeper, opened: &Opened) -> Res
 
 /// Commits the new epoch to letters and tables, and only then reads positions and letters (I13). What a snapshot
 /// staged before a crash is finished first (I9).
-async fn fence(keeper: &mut Keeper, sink: &mut dyn Sink, letters: &mut dyn Sink, mutant: Option<Mutant>) -> Result<Replay> {
+async fn fence(
+    keeper: &mut Keeper,
+    sink: &mut dyn Sink,
+    letters: &mut dyn Sink,
+    mutant: Option<Mutant>,
+) -> Result<Replay> {
     let mut letters_claim = keeper.claimed();
     letters_claim.tables = [TableName::new("", crate::letters::TABLE)].into();
     let claim = keeper.claimed();
@@ -331,13 +348,22 @@ async fn fence(keeper: &mut Keeper, sink: &mut dyn Sink, letters: &mut dyn Sink,
         stored = sink.fence(&claim).await?;
     }
     if !keeper.was_found() && stored.values().any(|p| !p.is_empty()) {
-        return Err(Error::halt("record.missing", "the sink's tables hold positions of this pipeline, but its resume record is gone")
-            .hint("restore the objects under `_millrace/` beside the tables, or start under a new pipeline name"));
+        return Err(Error::halt(
+            "record.missing",
+            "the sink's tables hold positions of this pipeline, but its resume record is gone",
+        )
+        .hint("restore the objects under `_millrace/` beside the tables, or start under a new pipeline name"));
     }
     replay_of(keeper.record(), stored, letter_positions, letters, mutant).await
 }
 
-async fn replay_of(record: &Record, stored: Stored, letter_positions: Stored, letters: &mut dyn Sink, mutant: Option<Mutant>) -> Result<Replay> {
+async fn replay_of(
+    record: &Record,
+    stored: Stored,
+    letter_positions: Stored,
+    letters: &mut dyn Sink,
+    mutant: Option<Mutant>,
+) -> Result<Replay> {
     let positions: BTreeMap<SourceKey, Order> = letter_positions.into_values().flatten().collect();
     // Letters of a snapshot lie beyond the stream's record; all that a replay can meet is beyond the record's commit.
     let after = record.position.as_ref().map(|p| Order::new(p.order.commit(), i64::MIN));
@@ -345,13 +371,19 @@ async fn replay_of(record: &Record, stored: Stored, letter_positions: Stored, le
     Ok(Replay::new(stored, &positions, stored_letters, record.snapshots.clone(), mutant))
 }
 
+/// What runs at a start, and what is to take its place at the first cut that allows it.
+struct Code {
+    stages: Vec<Box<dyn Stage>>,
+    waiting: Option<Swap>,
+}
+
 /// What the record names runs first; what the pipeline file names now takes its place at once where nothing that was begun
 /// is left, else at the first cut that allows it (I4).
-async fn load_stages(pipeline: &Pipeline, keeper: &mut Keeper, replay: &Replay) -> Result<(Vec<Box<dyn Stage>>, Option<Swap>)> {
+async fn load_stages(pipeline: &Pipeline, keeper: &mut Keeper, replay: &Replay) -> Result<Code> {
     let recorded = keeper.record().stages.clone();
     let configured: Vec<StageSpec> = pipeline.stages.iter().map(|s| s.spec.clone()).collect();
     if recorded == configured {
-        return Ok((load(pipeline.loader.as_ref(), &pipeline.stages).await?, None));
+        return Ok(Code { stages: load(pipeline.loader.as_ref(), &pipeline.stages).await?, waiting: None });
     }
     let new = load(pipeline.loader.as_ref(), &pipeline.stages).await?;
     if keeper.record().position.as_ref().is_some_and(|p| replay.is_over(p)) {
@@ -360,7 +392,7 @@ async fn load_stages(pipeline: &Pipeline, keeper: &mut Keeper, replay: &Replay) 
         }
         keeper.set_stages(configured);
         keeper.write().await?;
-        return Ok((new, None));
+        return Ok(Code { stages: new, waiting: None });
     }
     let mut running = Vec::new();
     for spec in recorded {
@@ -372,7 +404,7 @@ async fn load_stages(pipeline: &Pipeline, keeper: &mut Keeper, replay: &Replay) 
     }
     let old = load(pipeline.loader.as_ref(), &running).await?;
     let waiting = Swap { configured: pipeline.stages.clone(), stages: new, allow_schema_change: true, reply: None };
-    Ok((old, Some(waiting)))
+    Ok(Code { stages: old, waiting: Some(waiting) })
 }
 
 async fn load(loader: &dyn StageLoader, configured: &[ConfiguredStage]) -> Result<Vec<Box<dyn Stage>>> {

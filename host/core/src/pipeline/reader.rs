@@ -56,7 +56,8 @@ enum Event {
 impl Reader {
     /// Reads until the source ends, a stop finds a boundary, or the stages are gone.
     pub(super) async fn run(mut self) -> Result<()> {
-        let mut progress = Progress { cut: CutBuilder::new(self.settings.batch), number: 0, at: None, sent: None, opened: None };
+        let mut progress =
+            Progress { cut: CutBuilder::new(self.settings.batch), number: 0, at: None, sent: None, opened: None };
         loop {
             let wait = self.until_due(&progress);
             let event = tokio::select! {

@@ -28,7 +28,10 @@ fn made(change: &Change, order: Order, version: i64) -> Made {
     let place = |v: char| table(version, change.source, v).to_string();
     let row = |change_type: ChangeType, value: char| {
         let source = change.source.to_string();
-        (place(value), Row { source, order, change_type: change_type as u8, id: change.id, value: value.to_string(), version })
+        (
+            place(value),
+            Row { source, order, change_type: change_type as u8, id: change.id, value: value.to_string(), version },
+        )
     };
     Made::Rows(match (before, after) {
         (Some(old), Some(new)) if place(old) == place(new) => {
@@ -114,7 +117,9 @@ fn wrong(found: &Found, change: &Change, order: Order) -> Option<String> {
         }
         Made::Letter => false,
     });
-    (!right).then(|| format!("change {order} of {} ({:?} -> {:?}): rows {rows:?}", change.source, change.before, change.after))
+    (!right).then(|| {
+        format!("change {order} of {} ({:?} -> {:?}): rows {rows:?}", change.source, change.before, change.after)
+    })
 }
 
 /// Everything at the end: each change once, nothing else, in order, versions never going back.
@@ -177,7 +182,10 @@ fn by_the_recorded_version(world: &World) -> Result<(), String> {
         for row in commits.iter().flat_map(|c| &c.rows).filter(|r| r.order.commit() % 10 == 0) {
             let expected = in_force.iter().rev().find(|(from, _)| *from < row.order.commit()).map(|(_, v)| *v);
             if expected != Some(row.version) {
-                return Err(format!("{name}: version {} made {} of {}, the records say {expected:?}", row.version, row.order, row.source));
+                return Err(format!(
+                    "{name}: version {} made {} of {}, the records say {expected:?}",
+                    row.version, row.order, row.source
+                ));
             }
         }
     }

@@ -107,8 +107,17 @@ fn schedule(seed: u64, mutant: Option<Mutant>) -> (Result<Met, String>, Arc<Mute
     let world = Arc::new(Mutex::new(World::new(&mut rng)));
     let executor = Executor::new(rng.next());
     let faults = rng.below(7);
-    let mut schedule =
-        Schedule { executor, world, rng, mutant, hosts: Vec::new(), started: 0, version: 1, faults, met: Met::default() };
+    let mut schedule = Schedule {
+        executor,
+        world,
+        rng,
+        mutant,
+        hosts: Vec::new(),
+        started: 0,
+        version: 1,
+        faults,
+        met: Met::default(),
+    };
     schedule.start();
     let result = schedule.run().and_then(|()| check::complete(&lock(&schedule.world)));
     (result.map(|()| schedule.met), schedule.world)

@@ -45,7 +45,9 @@ impl SimSink {
 
     fn decide(&self, found: &Head, continues_from: &Head) -> Verdict {
         match self.mutant {
-            Some(Mutant::EpochNotCompared) => decide(&Head { epoch: continues_from.epoch, ..found.clone() }, continues_from),
+            Some(Mutant::EpochNotCompared) => {
+                decide(&Head { epoch: continues_from.epoch, ..found.clone() }, continues_from)
+            }
             Some(Mutant::StoredLessThanMine) => {
                 // Positions only have to be behind what is committed now.
                 Verdict::Commit
@@ -66,7 +68,8 @@ impl SimSink {
 
     /// Commits at the version after the one that this host believes in, by rule 6.
     async fn commit_to(&mut self, table: &str, positions: BTreeMap<SourceKey, Order>, rows: Vec<Row>) -> Result<()> {
-        let continues_from = Head { epoch: self.epoch, positions: self.views.get(table).cloned().unwrap_or_default().head.positions };
+        let continues_from =
+            Head { epoch: self.epoch, positions: self.views.get(table).cloned().unwrap_or_default().head.positions };
         let commit = Commit { id: self.link.env.random(), epoch: self.epoch, positions, rows };
         loop {
             let version = self.views.get(table).map_or(0, |v| v.version);
@@ -114,7 +117,11 @@ impl SimSink {
     }
 
     fn positions(cut: &Cut, rows: &[Row], all: bool) -> BTreeMap<SourceKey, Order> {
-        cut.last.iter().filter(|(s, _)| all || rows.iter().any(|r| *r.source == *s.table)).map(|(s, o)| (s.clone(), *o)).collect()
+        cut.last
+            .iter()
+            .filter(|(s, _)| all || rows.iter().any(|r| *r.source == *s.table))
+            .map(|(s, o)| (s.clone(), *o))
+            .collect()
     }
 }
 
@@ -150,10 +157,13 @@ impl Sink for SimSink {
         let refuses: Vec<bool> = rows
             .iter()
             .zip(&batch.change_types)
-            .map(|(row, change_type)| change_type.decides() && *change_type as u8 != 4 && row.value.starts_with(REFUSED))
+            .map(|(row, change_type)| {
+                change_type.decides() && *change_type as u8 != 4 && row.value.starts_with(REFUSED)
+            })
             .collect();
         if refuses.contains(&true) {
-            let changes: BTreeSet<u32> = refuses.iter().zip(&batch.changes).filter(|(r, _)| **r).map(|(_, c)| *c).collect();
+            let changes: BTreeSet<u32> =
+                refuses.iter().zip(&batch.changes).filter(|(r, _)| **r).map(|(_, c)| *c).collect();
             let keep: BooleanBuffer = batch.changes.iter().map(|c| changes.contains(c)).collect();
             self.refused.push(batch.filter(&keep)?);
         }
@@ -175,7 +185,11 @@ impl Sink for SimSink {
         let new_tables = self.staged.keys().filter(|t| !self.views.contains_key(*t) && **t != letters::TABLE);
         let new_tables = new_tables.map(|t| TableName::new("", t.as_str())).collect();
         let manifest = cut.is_snapshot().then(|| {
-            let parts: Vec<_> = self.staged.iter().map(|(t, rows)| (t, rows, Self::positions(cut, rows, *t == letters::TABLE))).collect();
+            let parts: Vec<_> = self
+                .staged
+                .iter()
+                .map(|(t, rows)| (t, rows, Self::positions(cut, rows, *t == letters::TABLE)))
+                .collect();
             serde_json::to_string(&parts).unwrap_or_default()
         });
         Ok(Prepared { refused, new_tables, manifest })
@@ -210,7 +224,11 @@ impl Sink for SimSink {
             .link
             .read(move |world| {
                 let commits = world.tables.get(letters::TABLE).map_or(&[][..], Vec::as_slice);
-                commits.iter().flat_map(|c| c.rows.clone()).filter(|r| after.is_none_or(|a| r.order > a)).collect::<Vec<_>>()
+                commits
+                    .iter()
+                    .flat_map(|c| c.rows.clone())
+                    .filter(|r| after.is_none_or(|a| r.order > a))
+                    .collect::<Vec<_>>()
             })
             .await;
         Ok(letters.into_iter().map(|r| StoredLetter { source: SourceKey::new(r.source), order: r.order }).collect())

@@ -95,11 +95,15 @@ impl Source for SimSource {
         let (head, acknowledged) = self.link.read(|world| (world.head, world.acknowledged)).await;
         let start = resume.position.clone().unwrap_or_else(|| place(head));
         if start.order.commit() < acknowledged {
-            return Err(Error::halt("position.gap", format!("acknowledged {acknowledged}, the record holds {}", start.order)));
+            return Err(Error::halt(
+                "position.gap",
+                format!("acknowledged {acknowledged}, the record holds {}", start.order),
+            ));
         }
         let token: [u8; 8] = start.token.as_ref().try_into().map_err(|_| Error::bug("token"))?;
         self.next = (u64::from_be_bytes(token) as usize, 0);
-        self.to_snapshot = SOURCES.into_iter().filter(|s| !resume.snapshots.contains_key(&SourceKey::new(*s))).collect();
+        self.to_snapshot =
+            SOURCES.into_iter().filter(|s| !resume.snapshots.contains_key(&SourceKey::new(*s))).collect();
         Ok(Opened { incarnation: "sim".into(), start })
     }
 

@@ -83,16 +83,25 @@ impl Stage for SimStage {
     }
 
     async fn apply(&mut self, batch: &ChangeBatch) -> Result<StageOutput> {
-        let values: Vec<char> = batch.columns[1].as_string::<i32>().iter().map(|v| v.and_then(|v| v.chars().next()).unwrap_or(' ')).collect();
+        let values: Vec<char> = batch.columns[1]
+            .as_string::<i32>()
+            .iter()
+            .map(|v| v.and_then(|v| v.chars().next()).unwrap_or(' '))
+            .collect();
         // A question mark stands for a slow row: a time-out on one run, and not on the next.
         let slow = |value: char| value == '?' && self.env.random().is_multiple_of(3);
         let reject = |(row, value): (usize, &char)| {
-            (batch.change_types[row] as u8 != 4 && batch.change_types[row].decides() && (rejects(self.version, *value) || slow(*value)))
-                .then(|| RowReject { row: row as u32, code: "sim.reject".into(), reason: value.to_string(), column: None })
+            (batch.change_types[row] as u8 != 4
+                && batch.change_types[row].decides()
+                && (rejects(self.version, *value) || slow(*value)))
+            .then(|| RowReject { row: row as u32, code: "sim.reject".into(), reason: value.to_string(), column: None })
         };
         let source = batch.origin.source.table.clone();
         let names: Vec<String> = ["M", "A", "B"].map(String::from).into();
-        let by_row = values.iter().map(|v| names.iter().position(|n| n == table(self.version, &source, *v)).unwrap_or(0) as u16).collect();
+        let by_row = values
+            .iter()
+            .map(|v| names.iter().position(|n| n == table(self.version, &source, *v)).unwrap_or(0) as u16)
+            .collect();
         let plan = TransformPlan {
             output: self.output(&batch.schema),
             columns: vec![From::Input(0), From::Input(1), From::Written { index: 0, replaces: None }],

@@ -167,7 +167,11 @@ pub(super) fn head(commits: &[Commit]) -> Head {
     head
 }
 
-fn change(rng: &mut Rng, live: &mut BTreeMap<(&'static str, i64), char>, ordinals: &mut BTreeMap<&'static str, i64>) -> Change {
+fn change(
+    rng: &mut Rng,
+    live: &mut BTreeMap<(&'static str, i64), char>,
+    ordinals: &mut BTreeMap<&'static str, i64>,
+) -> Change {
     let source = SOURCES[rng.below(3) as usize];
     let id = rng.below(4) as i64;
     let value = VALUES[rng.below(VALUES.len() as u64) as usize];
@@ -215,7 +219,10 @@ impl Link {
     }
 
     /// Does `act` in the world, once at most.
-    pub(super) async fn write<T: Send + 'static>(&self, act: impl FnOnce(&mut World) -> T + Send + 'static) -> Result<T> {
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut World) -> T + Send + 'static,
+    ) -> Result<T> {
         self.pause().await;
         match self.answer() {
             Answer::Given => {
