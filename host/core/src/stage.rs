@@ -37,7 +37,7 @@ fn granted(list: &[String], column: &str) -> bool {
     list.iter().any(|g| g == "*" || g == column)
 }
 
-/// What the engine does with the changes of a batch on which a stage fails as a whole.
+/// What the engine does with a change that a stage refuses, and with those of a batch on which it fails as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {

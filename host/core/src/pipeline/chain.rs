@@ -184,6 +184,9 @@ impl Chain {
                 fresh.push(reject.clone());
             }
         }
+        if let (Some(index), Some(first)) = (stage, fresh.first()) {
+            halt_if_asked(self.stages[index].spec(), batch, first)?;
+        }
         if !fresh.is_empty() {
             self.counts.letters += fresh.len() as u64;
             self.counts.letter_images += rows_of(batch, &fresh) as u64;
@@ -390,6 +393,20 @@ fn all_refused(batch: &ChangeBatch, error: &Error) -> StageOutput {
     changes.dedup();
     let reject = |change| Reject { change, code: error.code.into(), reason: error.message.clone(), column: None };
     StageOutput { rejects: changes.into_iter().map(reject).collect(), ..StageOutput::default() }
+}
+
+/// Where the file says so, a refused change stops the pipeline before anything of its cut is committed.
+fn halt_if_asked(spec: &StageSpec, batch: &ChangeBatch, reject: &Reject) -> Result<()> {
+    match spec.on_failure {
+        OnFailure::DeadLetter => Ok(()),
+        OnFailure::Halt => {
+            let order = batch.origin.orders[reject.change as usize];
+            let Reject { code, reason, .. } = reject;
+            let what = format!("{} refuses change {order} of {}: {code}: {reason}", spec.identity(), batch.schema.name);
+            Err(Error::halt("stage.refused", what)
+                .hint("`on_failure: halt` is set for it; the change is read again at the next start, with the plugin or rule that is there then"))
+        }
+    }
 }
 
 /// A replayed change was accepted before and is refused now.

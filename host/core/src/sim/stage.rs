@@ -40,7 +40,7 @@ pub(super) fn configured(version: i64) -> ConfiguredStage {
         config: String::new(),
         grants: Grants::default(),
         tables: Vec::new(),
-        on_failure: OnFailure::Halt,
+        on_failure: OnFailure::DeadLetter,
         limits: String::new(),
     };
     ConfiguredStage { spec, artifact: version.to_be_bytes().to_vec().into() }
