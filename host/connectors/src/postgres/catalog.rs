@@ -36,7 +36,8 @@ pub(super) async fn find_tables(connection: &mut Connection, patterns: &Patterns
             let exact = pattern.is_exact();
             if row.text(6) != "p" {
                 if exact {
-                    let message = format!("table {} is unlogged: its changes are not in the write-ahead log", pattern.text());
+                    let message =
+                        format!("table {} is unlogged: its changes are not in the write-ahead log", pattern.text());
                     return Err(Error::config("postgres.table_unlogged", message)
                         .hint(format!("ALTER TABLE {} SET LOGGED", pattern.text())));
                 }
@@ -80,7 +81,8 @@ fn no_table(pattern: &str, rows: &[Row]) -> Error {
     let near = rows.iter().filter(|r| r.text(2).contains(table) || table.contains(r.text(2)));
     let near: Vec<String> = near.take(3).map(|r| format!("{}.{}", r.text(1), r.text(2))).collect();
     let hint = match near.as_slice() {
-        [] => "check the schema and the database of the url; names are as in the catalog, lower case unless quoted".to_owned(),
+        [] => "check the schema and the database of the url; names are as in the catalog, lower case unless quoted"
+            .to_owned(),
         names => format!("did you mean {}?", names.join(" or ")),
     };
     Error::config("postgres.table_missing", format!("no table matches `{pattern}`")).hint(hint)

@@ -131,7 +131,9 @@ impl Changes {
     /// Appends a change. Messages that are none are left alone.
     pub(super) fn apply(&mut self, message: &Message<'_>, commit: Commit, into: &mut CutBuilder) -> Result<()> {
         let oid = match message {
-            Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } => *relation,
+            Message::Insert { relation, .. } | Message::Update { relation, .. } | Message::Delete { relation, .. } => {
+                *relation
+            }
             Message::Truncate { relations } => {
                 for oid in relations.iter() {
                     self.truncate(oid, commit, into)?;
@@ -189,5 +191,6 @@ impl Table {
 }
 
 pub(super) fn malformed(e: Malformed) -> Error {
-    Error::halt("postgres.protocol", e.to_string()).hint("the stream is not what a supported server sends: please report this")
+    Error::halt("postgres.protocol", e.to_string())
+        .hint("the stream is not what a supported server sends: please report this")
 }

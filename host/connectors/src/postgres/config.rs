@@ -123,8 +123,9 @@ impl PostgresConfig {
 
     fn settings(&self) -> Result<Settings> {
         let mut settings = Settings::parse(&self.url).map_err(|e| {
-            Error::config("postgres.url", e.to_string())
-                .hint("postgres://USER:PASSWORD@HOST:PORT/DATABASE; special characters of the password are percent-encoded")
+            Error::config("postgres.url", e.to_string()).hint(
+                "postgres://USER:PASSWORD@HOST:PORT/DATABASE; special characters of the password are percent-encoded",
+            )
         })?;
         if let Some(path) = &self.sslrootcert {
             settings.sslrootcert = Some(path.clone());
@@ -207,7 +208,13 @@ mod tests {
         let codes: Vec<_> = config.problems().iter().map(|e| e.code).collect();
         assert_eq!(
             codes,
-            ["postgres.url", "postgres.tables", "postgres.slot_name", "postgres.publication_name", "postgres.spill_limit"]
+            [
+                "postgres.url",
+                "postgres.tables",
+                "postgres.slot_name",
+                "postgres.publication_name",
+                "postgres.spill_limit"
+            ]
         );
         let shown = format!("{config:?} {:?}", config.problems());
         assert!(!shown.contains("hunter2"), "{shown}");

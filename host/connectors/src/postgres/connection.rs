@@ -90,7 +90,8 @@ impl Connection {
     async fn attempt(settings: &Settings, purpose: Purpose, encryption: Encryption) -> Result<Self, Fault> {
         let (socket, certificate) = dial(settings, encryption).await?;
         let encrypted = certificate.is_some();
-        let mut connection = Self { socket, read: BytesMut::with_capacity(8 << 10), version: 0, process_id: 0, encrypted };
+        let mut connection =
+            Self { socket, read: BytesMut::with_capacity(8 << 10), version: 0, process_id: 0, encrypted };
         connection.start(settings, purpose).await?;
         login::login(&mut connection, settings, certificate.flatten()).await?;
         connection.until_ready().await?;

@@ -105,7 +105,9 @@ fn server_error(e: &ServerError) -> Error {
             "the role needs REPLICATION, USAGE on the schemas and SELECT on the tables; to create the publication it must \
              own the tables, or an owner creates it beforehand",
         ),
-        "42P01" | "3F000" => (Config, "postgres.table_missing", "check `tables` of the source: schema.table, as in the catalog"),
+        "42P01" | "3F000" => {
+            (Config, "postgres.table_missing", "check `tables` of the source: schema.table, as in the catalog")
+        }
         "42704" => (Config, "postgres.object_missing", "check `publication` and `slot` of the source"),
         "55006" => (
             Retry,
@@ -117,8 +119,16 @@ fn server_error(e: &ServerError) -> Error {
         }
         "55000" if e.message.contains("slot") => (Halt, "position.gap", GAP),
         "58P01" if e.message.contains("WAL segment") => (Halt, "position.gap", GAP),
-        "53400" => (Retry, "postgres.slots_exhausted", "raise max_replication_slots, or drop slots that nobody reads (pg_replication_slots)"),
-        "53300" => (Retry, "postgres.connections_exhausted", "raise max_wal_senders or max_connections: a snapshot needs two more"),
+        "53400" => (
+            Retry,
+            "postgres.slots_exhausted",
+            "raise max_replication_slots, or drop slots that nobody reads (pg_replication_slots)",
+        ),
+        "53300" => (
+            Retry,
+            "postgres.connections_exhausted",
+            "raise max_wal_senders or max_connections: a snapshot needs two more",
+        ),
         "53100" | "53200" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "40001" | "40P01" | "55P03" | "25P03" => {
             (Retry, "postgres.interrupted", "")
         }
@@ -163,7 +173,10 @@ mod tests {
     fn every_known_sqlstate_has_its_code_and_reaction() {
         assert_eq!(code("28P01", "x"), (Kind::Config, "postgres.password_rejected"));
         assert_eq!(code("55006", "x"), (Kind::Retry, "postgres.slot_in_use"));
-        assert_eq!(code("55000", "logical decoding requires wal_level >= logical"), (Kind::Config, "postgres.wal_level"));
+        assert_eq!(
+            code("55000", "logical decoding requires wal_level >= logical"),
+            (Kind::Config, "postgres.wal_level")
+        );
         assert_eq!(
             code("55000", "can no longer get changes from replication slot \"s\""),
             (Kind::Halt, "position.gap")

@@ -40,9 +40,13 @@ pub(super) async fn login(
                 frontend::password_message(hash.as_bytes(), &mut out).map_err(Fault::Lost)?;
                 connection.send(&out).await?;
             }
-            Message::AuthenticationSasl(body) => bound = scram(connection, settings, &body, certificate.as_deref()).await?,
+            Message::AuthenticationSasl(body) => {
+                bound = scram(connection, settings, &body, certificate.as_deref()).await?
+            }
             Message::AuthenticationGss | Message::AuthenticationKerberosV5 | Message::AuthenticationSspi => {
-                return Err(Fault::Login("the server asks for GSSAPI, SSPI or Kerberos, which are not supported".into()));
+                return Err(Fault::Login(
+                    "the server asks for GSSAPI, SSPI or Kerberos, which are not supported".into(),
+                ));
             }
             _ => return Err(Fault::protocol("the server sent what does not belong into a login")),
         }

@@ -39,21 +39,53 @@ pub(super) struct RelationBody<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message<'a> {
-    Begin { final_lsn: Lsn, commit_time: i64, xid: u32 },
-    Commit { commit_lsn: Lsn, end_lsn: Lsn, commit_time: i64 },
+    Begin {
+        final_lsn: Lsn,
+        commit_time: i64,
+        xid: u32,
+    },
+    Commit {
+        commit_lsn: Lsn,
+        end_lsn: Lsn,
+        commit_time: i64,
+    },
     Origin,
     Type,
     /// A logical decoding message of `pg_logical_emit_message`.
     Logical,
     Relation(RelationBody<'a>),
-    Insert { relation: u32, new: Tuple<'a> },
-    Update { relation: u32, old: Option<(OldKind, Tuple<'a>)>, new: Tuple<'a> },
-    Delete { relation: u32, kind: OldKind, old: Tuple<'a> },
-    Truncate { relations: Oids<'a> },
-    StreamStart { xid: u32, first: bool },
+    Insert {
+        relation: u32,
+        new: Tuple<'a>,
+    },
+    Update {
+        relation: u32,
+        old: Option<(OldKind, Tuple<'a>)>,
+        new: Tuple<'a>,
+    },
+    Delete {
+        relation: u32,
+        kind: OldKind,
+        old: Tuple<'a>,
+    },
+    Truncate {
+        relations: Oids<'a>,
+    },
+    StreamStart {
+        xid: u32,
+        first: bool,
+    },
     StreamStop,
-    StreamCommit { xid: u32, commit_lsn: Lsn, end_lsn: Lsn, commit_time: i64 },
-    StreamAbort { xid: u32, subxid: u32 },
+    StreamCommit {
+        xid: u32,
+        commit_lsn: Lsn,
+        end_lsn: Lsn,
+        commit_time: i64,
+    },
+    StreamAbort {
+        xid: u32,
+        subxid: u32,
+    },
 }
 
 /// Reads one message. Inside a stream block (between StreamStart and StreamStop) the transaction's id, or its

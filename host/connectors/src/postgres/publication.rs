@@ -61,11 +61,10 @@ async fn verify(connection: &mut Connection, name: &str, row: &Row, tables: &[Fo
     if !row.is_true(6)
         && let Some(table) = tables.iter().find(|t| t.partitioned)
     {
-        let message = format!("publication `{name}` publishes the partitions of {} and not the table", full_name(table));
-        return Err(Error::config("postgres.publication_partitions", message).hint(format!(
-            "ALTER PUBLICATION {} SET (publish_via_partition_root = true)",
-            quoted_name(name)
-        )));
+        let message =
+            format!("publication `{name}` publishes the partitions of {} and not the table", full_name(table));
+        return Err(Error::config("postgres.publication_partitions", message)
+            .hint(format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true)", quoted_name(name))));
     }
     if connection.version() >= 150_000 {
         refuse_filters(connection, name, row.text(0)).await?;
@@ -91,27 +90,29 @@ async fn refuse_filters(connection: &mut Connection, name: &str, oid: &str) -> R
         let row = connection.query_one(&sql).await.map_err(|e| e.at(&place))?;
         if row.is_true(0) {
             let message = format!("publication `{name}` publishes generated columns, which a snapshot does not read");
-            return Err(Error::config("postgres.publication_filtered", message).hint(format!(
-                "ALTER PUBLICATION {} SET (publish_generated_columns = none)",
-                quoted_name(name)
-            )));
+            return Err(Error::config("postgres.publication_filtered", message)
+                .hint(format!("ALTER PUBLICATION {} SET (publish_generated_columns = none)", quoted_name(name))));
         }
     }
     Ok(())
 }
 
 async fn extend(connection: &mut Connection, name: &str, tables: &[Found]) -> Result<()> {
-    let sql =
-        format!("SELECT schemaname, tablename FROM pg_catalog.pg_publication_tables WHERE pubname = {}", quoted_text(name));
+    let sql = format!(
+        "SELECT schemaname, tablename FROM pg_catalog.pg_publication_tables WHERE pubname = {}",
+        quoted_text(name)
+    );
     let rows = connection.query(&sql).await.map_err(|e| e.at(format!("reading publication `{name}`")))?;
     let published: BTreeSet<(&str, &str)> = rows.iter().map(|row| (row.text(0), row.text(1))).collect();
-    let is_published = |t: &&Found| published.contains(&(t.relation.shape.namespace.as_str(), t.relation.shape.name.as_str()));
+    let is_published =
+        |t: &&Found| published.contains(&(t.relation.shape.namespace.as_str(), t.relation.shape.name.as_str()));
     let missing: Vec<&Found> = tables.iter().filter(|t| !is_published(t)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     refuse_without_identity(&missing)?;
-    change(connection, &format!("ALTER PUBLICATION {} ADD TABLE {}", quoted_name(name), listed(&missing)), name).await?;
+    change(connection, &format!("ALTER PUBLICATION {} ADD TABLE {}", quoted_name(name), listed(&missing)), name)
+        .await?;
     tracing::info!(publication = name, tables = missing.len(), "added tables to the publication");
     Ok(())
 }

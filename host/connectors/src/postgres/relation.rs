@@ -91,7 +91,8 @@ impl Relation {
                 let (ty, decode) = types::plan(raw.type_oid, raw.typmod, &description.types);
                 let key = if full { description.primary_key.contains(&raw.name) } else { raw.identity };
                 let source_type = description.type_names.get(i).map_or("", String::as_str);
-                let column = Column { name: raw.name.as_str().into(), ty, nullable: !key, key, source_type: source_type.into() };
+                let column =
+                    Column { name: raw.name.as_str().into(), ty, nullable: !key, key, source_type: source_type.into() };
                 (column, decode)
             })
             .unzip();
@@ -169,7 +170,12 @@ impl RowWriter {
     }
 
     /// A row of a query: each value behind its length, -1 for NULL (protocol: DataRow).
-    pub(super) fn data_row(&mut self, relation: &Relation, body: &[u8], rows: &mut RowsBuilder) -> Result<(), Malformed> {
+    pub(super) fn data_row(
+        &mut self,
+        relation: &Relation,
+        body: &[u8],
+        rows: &mut RowsBuilder,
+    ) -> Result<(), Malformed> {
         const SHORT: Malformed = Malformed("a row of the snapshot ends too early");
         let (count, mut rest) = body.split_first_chunk::<2>().ok_or(SHORT)?;
         if usize::from(u16::from_be_bytes(*count)) != relation.decode.len() {

@@ -42,7 +42,8 @@ pub(super) async fn ensure(connection: &mut Connection, name: &str, resume: &Res
         return Err(Error::halt("position.gap", message).hint(GAP));
     }
     let confirmed: Lsn = row.text(2).parse().map_err(|()| {
-        Error::retry("postgres.slot_not_ready", format!("{place} is being created")).hint("another process creates it just now")
+        Error::retry("postgres.slot_not_ready", format!("{place} is being created"))
+            .hint("another process creates it just now")
     })?;
     match recorded {
         Some(recorded) if confirmed > recorded => {

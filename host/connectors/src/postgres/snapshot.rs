@@ -139,7 +139,8 @@ async fn consistent(connection: &mut Connection) -> Result<(String, i64), Fault>
     let name = format!("millrace_snapshot_{}", connection.process_id());
     let command = format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput USE_SNAPSHOT");
     let point = connection.query_one(&command).await?.text(1).to_owned();
-    let row = connection.query_one("SELECT (extract(epoch FROM pg_catalog.transaction_timestamp()) * 1000000)::int8").await?;
+    let row =
+        connection.query_one("SELECT (extract(epoch FROM pg_catalog.transaction_timestamp()) * 1000000)::int8").await?;
     Ok((point, row.number(0)?))
 }
 

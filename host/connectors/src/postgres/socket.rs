@@ -1,15 +1,22 @@
-//! The task that owns the replication socket: it reads whole messages ahead into a bounded queue and keeps
+//! The thread that owns the replication socket: it reads whole messages ahead into a bounded queue and keeps
 //! answering the server, also while the pipeline takes nothing.
+//!
+//! A thread with a runtime of its own, because the server writes every change for itself: a shared runtime is woken for
+//! each of them, which measured 1.8 µs of system time a change where all that we do with it takes 0.7. This thread
+//! really sleeps between reads, and takes what has come meanwhile at once.
 //!
 //! <https://www.postgresql.org/docs/current/protocol-replication.html>
 
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use millrace_core::error::{Error, Result};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::connection::{READ_SIZE, Socket, frame_length};
@@ -23,6 +30,11 @@ const CHUNKS: usize = 16;
 /// Free room below which a new buffer is taken: small reads share one.
 const LEAST_ROOM: usize = 16 << 10;
 
+/// A read that brought less than this is not followed by another at once. A millisecond is nothing to the 100 ms of a
+/// batch, and at full speed a socket holds no more than some of them.
+const WORTHWHILE_READ: usize = 64 << 10;
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// The server is told where we are at least so often; it hangs up after `wal_sender_timeout` (60 s by default).
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -33,7 +45,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 /// Saying goodbye lets the server free the slot at once; it is not worth waiting longer for.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The stream's side of the pipeline. Dropping it ends the task and the connection.
+/// The pipeline's side of the stream. Dropping it ends the thread and the connection.
 pub(super) struct Stream {
     chunks: mpsc::Receiver<Result<Bytes, Fault>>,
     durable: watch::Sender<Lsn>,
@@ -45,19 +57,27 @@ impl fmt::Debug for Stream {
     }
 }
 
+/// A connection on which START_REPLICATION was answered.
+pub(super) struct Started {
+    pub(super) socket: Box<dyn Socket>,
+    /// What came with the answer.
+    pub(super) read: BytesMut,
+    /// What is durable already.
+    pub(super) start: Lsn,
+    /// The server's `wal_sender_timeout`, zero where it has none.
+    pub(super) sender_timeout: Duration,
+}
+
 impl Stream {
-    /// `read`: what came with the answer to START_REPLICATION. `start`: what is durable already.
-    /// `sender_timeout`: the server's `wal_sender_timeout`, zero where it has none.
-    pub(super) fn start(socket: Box<dyn Socket>, read: BytesMut, start: Lsn, sender_timeout: Duration) -> Self {
-        let (to_pipeline, chunks) = mpsc::channel(CHUNKS);
-        let (durable, from_pipeline) = watch::channel(start);
-        let every = match sender_timeout {
-            Duration::ZERO => STATUS_INTERVAL,
-            limit => STATUS_INTERVAL.min(limit / 3).max(Duration::from_millis(10)),
-        };
-        let task = Task { socket, read, durable: from_pipeline, to_pipeline, answer_now: false };
-        tokio::spawn(task.run(every));
-        Self { chunks, durable }
+    /// Runs `connect` on a thread of its own, which then keeps the socket. Answers what `connect` says beside it.
+    pub(super) async fn start<T: Send + 'static>(
+        connect: impl Future<Output = Result<(Started, T)>> + Send + 'static,
+    ) -> Result<(Self, T)> {
+        let (answer, started) = oneshot::channel();
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
+        let thread = std::thread::Builder::new().name("postgres-stream".into());
+        thread.spawn(move || runtime.block_on(serve(connect, answer))).map_err(no_thread)?;
+        started.await.unwrap_or_else(|_| Err(Error::bug("the thread of the replication stream is gone")))
     }
 
     /// Whole messages, header and all, in order. Cancel-safe.
@@ -84,6 +104,30 @@ impl Stream {
     }
 }
 
+fn no_thread(e: std::io::Error) -> Error {
+    Error::retry("postgres.no_thread", format!("a thread for the replication stream: {e}"))
+}
+
+/// The thread's life: connects, answers, pumps.
+async fn serve<T>(connect: impl Future<Output = Result<(Started, T)>>, answer: oneshot::Sender<Result<(Stream, T)>>) {
+    let (started, beside) = match connect.await {
+        Ok(connected) => connected,
+        // Nobody listens where `open` was given up.
+        Err(e) => return answer.send(Err(e)).map_or((), drop),
+    };
+    let Started { socket, read, start, sender_timeout } = started;
+    let (to_pipeline, chunks) = mpsc::channel(CHUNKS);
+    let (durable, from_pipeline) = watch::channel(start);
+    let every = match sender_timeout {
+        Duration::ZERO => STATUS_INTERVAL,
+        limit => STATUS_INTERVAL.min(limit / 3).max(Duration::from_millis(10)),
+    };
+    let task = Task { socket, read, durable: from_pipeline, to_pipeline, answer_now: false, next_read: Instant::now() };
+    if answer.send(Ok((Stream { chunks, durable }, beside))).is_ok() {
+        task.run(every).await;
+    }
+}
+
 struct Task {
     socket: Box<dyn Socket>,
     read: BytesMut,
@@ -91,6 +135,7 @@ struct Task {
     to_pipeline: mpsc::Sender<Result<Bytes, Fault>>,
     /// A keepalive asked for an answer.
     answer_now: bool,
+    next_read: Instant,
 }
 
 /// What to do next.
@@ -137,8 +182,9 @@ impl Task {
                 }
                 Event::Sent => heard = Instant::now(),
                 Event::Read(Ok(0)) => return Err(Fault::closed()),
-                Event::Read(Ok(_)) => {
+                Event::Read(Ok(bytes)) => {
                     heard = Instant::now();
+                    self.next_read = if bytes < WORTHWHILE_READ { heard + PAUSE } else { heard };
                     waiting = self.whole_messages()?;
                 }
                 Event::Read(Err(e)) => return Err(Fault::Lost(e)),
@@ -149,6 +195,13 @@ impl Task {
     /// `waiting`: messages that the queue had no room for; nothing is read until it takes them.
     async fn event(&mut self, tick: &mut tokio::time::Interval, waiting: &mut Option<Bytes>) -> Event {
         self.make_room();
+        if waiting.is_none() {
+            let pause = self.next_read.saturating_duration_since(Instant::now());
+            if !pause.is_zero() {
+                // Blocks on purpose: nothing else runs on this thread.
+                std::thread::sleep(pause);
+            }
+        }
         tokio::select! {
             changed = self.durable.changed() => if changed.is_ok() { Event::Durable } else { Event::Dropped },
             _ = tick.tick() => Event::Tick,
@@ -238,9 +291,11 @@ mod tests {
         frame
     }
 
-    fn stream(sender_timeout: Duration) -> (Stream, DuplexStream) {
+    async fn stream(sender_timeout: Duration) -> (Stream, DuplexStream) {
         let (ours, server) = tokio::io::duplex(1 << 20);
-        (Stream::start(Box::new(ours), BytesMut::new(), Lsn(7), sender_timeout), server)
+        let started = Started { socket: Box::new(ours), read: BytesMut::new(), start: Lsn(7), sender_timeout };
+        let (stream, ()) = Stream::start(async { Ok((started, ())) }).await.unwrap();
+        (stream, server)
     }
 
     /// The next status that the server gets: what is durable, and whether an answer is wanted.
@@ -253,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_arrive_whole_however_the_bytes_are_cut() {
-        let (mut stream, mut server) = stream(Duration::ZERO);
+        let (mut stream, mut server) = stream(Duration::ZERO).await;
         let sent: Vec<u8> = (1..=50).flat_map(|n| keepalive(n, false)).collect();
         let all = sent.clone();
         let writer = tokio::spawn(async move {
@@ -276,7 +331,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_server_is_answered_while_the_pipeline_takes_nothing() {
-        let (stream, mut server) = stream(Duration::from_millis(30));
+        let (stream, mut server) = stream(Duration::from_millis(30)).await;
         assert_eq!(status(&mut server).await, (7, true));
         // More than the queue holds, each read for itself.
         for n in 0..100 {
@@ -291,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_keepalive_that_asks_is_answered_and_an_acknowledgement_is_sent_at_once() {
-        let (mut stream, mut server) = stream(Duration::ZERO);
+        let (mut stream, mut server) = stream(Duration::ZERO).await;
         assert_eq!(status(&mut server).await, (7, true));
         server.write_all(&keepalive(9, true)).await.unwrap();
         assert_eq!(status(&mut server).await, (7, false));
@@ -306,7 +361,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_stream_says_goodbye_with_its_last_acknowledgement() {
-        let (stream, mut server) = stream(Duration::ZERO);
+        let (stream, mut server) = stream(Duration::ZERO).await;
         assert_eq!(status(&mut server).await, (7, true));
         stream.acknowledge(Lsn(11));
         drop(stream);
@@ -318,7 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_impossible_length_is_an_error_and_no_wait() {
-        let (mut stream, mut server) = stream(Duration::ZERO);
+        let (mut stream, mut server) = stream(Duration::ZERO).await;
         server.write_all(&[b'd', 0, 0, 0, 1, 0]).await.unwrap();
         assert!(matches!(stream.next().await, Err(Fault::Protocol(_))));
     }

@@ -17,7 +17,7 @@ use super::lsn::Lsn;
 use super::publication;
 use super::slot;
 use super::snapshot::{Snapshots, Wanted};
-use super::socket::Stream;
+use super::socket::{Started, Stream};
 use super::spill::Spill;
 use super::stream::StreamReader;
 
@@ -45,45 +45,6 @@ impl PostgresSource {
         Self { plan, session: None }
     }
 
-    /// Everything that comes before the stream, over one replication connection.
-    async fn prepare(&self, connection: &mut Connection, resume: &Resume) -> Result<(String, Vec<Found>, Lsn)> {
-        let place = self.plan.settings.place();
-        if connection.version() < OLDEST {
-            let message = format!("{place} is PostgreSQL {}", connection.version() / 10_000);
-            return Err(Error::config("postgres.version", message).hint("versions 15 to 18 are supported"));
-        }
-        let incarnation = catalog::incarnation(connection).await.map_err(|e| e.at(&place))?;
-        if let Some(recorded) = resume.incarnation.as_ref().filter(|recorded| **recorded != incarnation) {
-            let message = format!(
-                "{place} is system/timeline {incarnation}, and the resume record belongs to {recorded}: \
-                 another server, a restored copy, or a standby that was promoted"
-            );
-            return Err(Error::halt("position.gap", message).hint(GAP));
-        }
-        let found = catalog::find_tables(connection, &self.plan.tables).await?;
-        if self.plan.snapshot == SnapshotMode::Initial {
-            catalog::refuse_unreadable(connection, &found).await?;
-        }
-        publication::ensure(connection, &self.plan.publication, &found).await?;
-        let start = slot::ensure(connection, &self.plan.slot, resume).await?;
-        Ok((incarnation, found, start))
-    }
-
-    /// Starts the stream, which takes the slot: from here on nobody else reads it.
-    async fn stream(&self, mut connection: Connection, start: Lsn) -> Result<Stream> {
-        let place = format!("starting slot `{}`", self.plan.slot);
-        let timeout = catalog::setting(&mut connection, "wal_sender_timeout").await.map_err(|e| e.at(&place))?;
-        let streaming = self.plan.streaming && connection.version() >= STREAMING_SINCE;
-        let options = if streaming { "proto_version '2', streaming 'on'" } else { "proto_version '1'" };
-        let command = format!(
-            "START_REPLICATION SLOT {} LOGICAL {start} ({options}, publication_names {})",
-            quoted_name(&self.plan.slot),
-            quoted_text(&quoted_name(&self.plan.publication)),
-        );
-        let (socket, read) = connection.copy_both(&command).await.map_err(|e| e.at(&place))?;
-        Ok(Stream::start(socket, read, start, duration_setting(&timeout).unwrap_or_default()))
-    }
-
     /// Sorts the tables into those whose snapshot is recorded and those that need one.
     fn tables(&self, found: Vec<Found>, resume: &Resume) -> (Changes, Vec<Wanted>) {
         let mut changes = Changes::default();
@@ -106,17 +67,70 @@ impl PostgresSource {
     }
 }
 
+/// What is known once the stream has started.
+struct Prepared {
+    incarnation: String,
+    found: Vec<Found>,
+    start: Lsn,
+    version: u32,
+    encrypted: bool,
+}
+
+/// Connects, prepares publication and slot, and starts the stream, which takes the slot: from here on nobody else
+/// reads it.
+async fn connect(plan: Plan, resume: Resume) -> Result<(Started, Prepared)> {
+    let connecting = format!("connecting to {}", plan.settings.place());
+    let opened = Connection::open(&plan.settings, Purpose::Replication).await;
+    let mut connection = opened.map_err(|e| e.at(connecting))?;
+    let prepared = prepare(&plan, &mut connection, &resume).await?;
+
+    let place = format!("starting slot `{}`", plan.slot);
+    let timeout = catalog::setting(&mut connection, "wal_sender_timeout").await.map_err(|e| e.at(&place))?;
+    let streaming = plan.streaming && prepared.version >= STREAMING_SINCE;
+    let options = if streaming { "proto_version '2', streaming 'on'" } else { "proto_version '1'" };
+    let start = prepared.start;
+    let command = format!(
+        "START_REPLICATION SLOT {} LOGICAL {start} ({options}, publication_names {})",
+        quoted_name(&plan.slot),
+        quoted_text(&quoted_name(&plan.publication)),
+    );
+    let (socket, read) = connection.copy_both(&command).await.map_err(|e| e.at(&place))?;
+    let sender_timeout = duration_setting(&timeout).unwrap_or_default();
+    Ok((Started { socket, read, start, sender_timeout }, prepared))
+}
+
+/// Everything that comes before the stream, over one replication connection.
+async fn prepare(plan: &Plan, connection: &mut Connection, resume: &Resume) -> Result<Prepared> {
+    let place = plan.settings.place();
+    let version = connection.version();
+    if version < OLDEST {
+        let message = format!("{place} is PostgreSQL {}", version / 10_000);
+        return Err(Error::config("postgres.version", message).hint("versions 15 to 18 are supported"));
+    }
+    let incarnation = catalog::incarnation(connection).await.map_err(|e| e.at(&place))?;
+    if let Some(recorded) = resume.incarnation.as_ref().filter(|recorded| **recorded != incarnation) {
+        let message = format!(
+            "{place} is system/timeline {incarnation}, and the resume record belongs to {recorded}: \
+             another server, a restored copy, or a standby that was promoted"
+        );
+        return Err(Error::halt("position.gap", message).hint(GAP));
+    }
+    let found = catalog::find_tables(connection, &plan.tables).await?;
+    if plan.snapshot == SnapshotMode::Initial {
+        catalog::refuse_unreadable(connection, &found).await?;
+    }
+    publication::ensure(connection, &plan.publication, &found).await?;
+    let start = slot::ensure(connection, &plan.slot, resume).await?;
+    Ok(Prepared { incarnation, found, start, version, encrypted: connection.is_encrypted() })
+}
+
 #[async_trait]
 impl Source for PostgresSource {
     async fn open(&mut self, resume: &Resume) -> Result<Opened> {
         self.session = None;
+        let (stream, prepared) = Stream::start(connect(self.plan.clone(), resume.clone())).await?;
+        let Prepared { incarnation, found, start, version, encrypted } = prepared;
         let settings = &self.plan.settings;
-        let connecting = format!("connecting to {}", settings.place());
-        let mut connection = Connection::open(settings, Purpose::Replication).await.map_err(|e| e.at(connecting))?;
-        let encrypted = connection.is_encrypted();
-        let (incarnation, found, start) = self.prepare(&mut connection, resume).await?;
-        let version = connection.version();
-        let stream = self.stream(connection, start).await?;
         let mut spill = Spill::new(self.plan.spill_dir.clone(), self.plan.spill_limit);
         spill.clear()?;
         let (changes, wanted) = self.tables(found, resume);

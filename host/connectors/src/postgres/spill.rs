@@ -78,7 +78,8 @@ impl Spill {
         let Some((xid, file)) = &mut self.active else { return Err(unknown(subxid)) };
         let bytes = (HEADER + message.len()) as u64;
         if self.used + bytes > self.limit {
-            let message = format!("open transactions need more than {} MiB in {}", self.limit >> 20, self.dir.display());
+            let message =
+                format!("open transactions need more than {} MiB in {}", self.limit >> 20, self.dir.display());
             return Err(Error::halt("postgres.spill_full", message)
                 .hint("raise spill_limit_mib, or set streaming: false to leave them to the server's disk"));
         }

@@ -67,7 +67,11 @@ enum Phase {
     /// In a block of a transaction that has not committed.
     Block,
     /// A streamed transaction committed and is played back from the disk.
-    Playback { playback: Box<Playback>, commit: Commit, end: Lsn },
+    Playback {
+        playback: Box<Playback>,
+        commit: Commit,
+        end: Lsn,
+    },
 }
 
 /// Why the decoder stopped.
@@ -152,7 +156,8 @@ impl StreamReader {
                 if let Some(end) = self.committed {
                     return Some(self.tell_commit(end));
                 }
-                let due = self.idle > self.told && Instant::now() >= self.idle_due && matches!(self.phase, Phase::Between);
+                let due =
+                    self.idle > self.told && Instant::now() >= self.idle_due && matches!(self.phase, Phase::Between);
                 due.then(|| {
                     self.told = self.idle;
                     self.idle_due = Instant::now() + IDLE_INTERVAL;

@@ -30,7 +30,9 @@ pub(super) struct Patterns(Vec<Pattern>);
 
 impl Patterns {
     pub(super) fn parse(texts: &[String]) -> Result<Self> {
-        let wrong = |message: String| Error::config("postgres.tables", message).hint("schema.table: `public.orders`, `billing.*`");
+        let wrong = |message: String| {
+            Error::config("postgres.tables", message).hint("schema.table: `public.orders`, `billing.*`")
+        };
         if texts.is_empty() {
             return Err(wrong("`tables` names no table".into()));
         }

@@ -40,8 +40,8 @@ pub(super) fn client_config(settings: &Settings) -> Result<ClientConfig, Fault> 
         None => Ok(builder.with_no_client_auth()),
         Some((cert, key)) => {
             let chain = certificates(cert, "sslcert")?;
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|e| Fault::Tls(format!("sslkey {}: {e}", key.display())))?;
+            let key =
+                PrivateKeyDer::from_pem_file(key).map_err(|e| Fault::Tls(format!("sslkey {}: {e}", key.display())))?;
             builder.with_client_auth_cert(chain, key).map_err(|e| Fault::Tls(format!("sslcert and sslkey: {e}")))
         }
     }

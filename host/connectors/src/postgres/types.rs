@@ -37,7 +37,10 @@ pub(super) enum Decode {
     Float32,
     Float64,
     /// `scale` digits after the point.
-    Decimal { precision: u8, scale: u8 },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Bytea,
     Uuid,
     Date,
@@ -45,7 +48,10 @@ pub(super) enum Decode {
     Timestamp,
     /// As sent.
     Text,
-    Array { element: Element, delimiter: u8 },
+    Array {
+        element: Element,
+        delimiter: u8,
+    },
 }
 
 /// Oids of `pg_type.dat`, which never change.
@@ -106,7 +112,9 @@ fn other(oid: u32, types: &Types) -> (ColumnType, Decode) {
         return (ColumnType::Other("unknown".into()), Decode::Text);
     };
     match (ty.kind, ty.element) {
-        (_, Some(element)) if oid != oid::INT2VECTOR && oid != oid::OIDVECTOR => (ColumnType::Json, array(element, types)),
+        (_, Some(element)) if oid != oid::INT2VECTOR && oid != oid::OIDVECTOR => {
+            (ColumnType::Json, array(element, types))
+        }
         (b'e', _) => (ColumnType::Text, Decode::Text),
         // citext and its like.
         (b'b', _) if ty.category == b'S' => (ColumnType::Text, Decode::Text),
@@ -118,9 +126,15 @@ fn array(element: u32, types: &Types) -> Decode {
     let delimiter = types.get(&element).map_or(b',', |t| t.delimiter);
     let (element, _) = resolved(element, -1, types);
     let element = match element {
-        oid::INT2 | oid::INT4 | oid::INT8 | oid::OID | oid::XID | oid::CID | oid::FLOAT4 | oid::FLOAT8 | oid::NUMERIC => {
-            Element::Number
-        }
+        oid::INT2
+        | oid::INT4
+        | oid::INT8
+        | oid::OID
+        | oid::XID
+        | oid::CID
+        | oid::FLOAT4
+        | oid::FLOAT8
+        | oid::NUMERIC => Element::Number,
         oid::BOOL => Element::Boolean,
         oid::JSON | oid::JSONB => Element::Json,
         _ => Element::Text,
@@ -176,7 +190,9 @@ impl Decode {
             (Decode::Int32, Cells::Int32(b)) => b.append_value(narrow(value)?),
             (Decode::Int16, Cells::Int16(b)) => b.append_value(narrow(value)?),
             (Decode::Timestamp, Cells::Timestamp(b)) => b.append_value(text::timestamp(value)?),
-            (Decode::Decimal { precision, scale }, Cells::Decimal(b)) => b.append_value(text::decimal(value, precision, scale)?),
+            (Decode::Decimal { precision, scale }, Cells::Decimal(b)) => {
+                b.append_value(text::decimal(value, precision, scale)?)
+            }
             (Decode::Bool, Cells::Boolean(b)) => b.append_value(text::boolean(value)?),
             (Decode::Float64, Cells::Float64(b)) => b.append_value(text::float64(value)?),
             (Decode::Float32, Cells::Float32(b)) => b.append_value(text::float32(value)?),
@@ -214,7 +230,8 @@ mod tests {
 
     #[test]
     fn numeric_becomes_a_decimal_where_one_holds_it() {
-        let decimal = |p, s| (ColumnType::Decimal { precision: p, scale: s as i8 }, Decode::Decimal { precision: p, scale: s });
+        let decimal =
+            |p, s| (ColumnType::Decimal { precision: p, scale: s as i8 }, Decode::Decimal { precision: p, scale: s });
         assert_eq!(numeric(typmod(10, 2)), decimal(10, 2));
         assert_eq!(numeric(typmod(38, 0)), decimal(38, 0));
         assert_eq!(numeric(typmod(3, -2)), decimal(5, 0));
@@ -243,7 +260,10 @@ mod tests {
         types.insert(6, ty("citext", b'b', b'S'));
         assert_eq!(plan(1, -1, &types).0, ColumnType::Decimal { precision: 6, scale: 1 });
         assert_eq!(plan(3, -1, &types).0, ColumnType::Text);
-        assert_eq!(plan(4, -1, &types), (ColumnType::Json, Decode::Array { element: Element::Number, delimiter: b',' }));
+        assert_eq!(
+            plan(4, -1, &types),
+            (ColumnType::Json, Decode::Array { element: Element::Number, delimiter: b',' })
+        );
         assert_eq!(plan(5, -1, &types).0, ColumnType::Other("inet".into()));
         assert_eq!(plan(6, -1, &types).0, ColumnType::Text);
         assert_eq!(plan(99, -1, &types).0, ColumnType::Other("unknown".into()));

@@ -57,8 +57,11 @@ async fn unchanged_toast_is_unavailable_and_comes_from_a_full_old_row() {
     server.sql("delete from t");
     feed.until_images(5).await;
     let big = "x".repeat(9000);
-    let shown: Vec<(&str, &str, bool)> =
-        feed.images.iter().map(|i| (i.get("n"), if i.get("big") == big { "big" } else { i.get("big") }, i.schema.images == Images::Full)).collect();
+    let shown: Vec<(&str, &str, bool)> = feed
+        .images
+        .iter()
+        .map(|i| (i.get("n"), if i.get("big") == big { "big" } else { i.get("big") }, i.schema.images == Images::Full))
+        .collect();
     assert_eq!(
         shown,
         [("1", "big", false), ("2", "?", false), ("2", "big", true), ("3", "big", true), ("3", "big", true)]
@@ -74,8 +77,10 @@ async fn a_transaction_over_several_tables_counts_each_table_for_itself() {
     server.sql("create schema billing; create table billing.a (id int primary key); create table billing.b (id int primary key); \
         create table public.other (id int primary key)");
     let mut feed = Feed::open(&server, &["billing.*"], json!({ "snapshot": "never" })).await;
-    server.sql("begin; insert into billing.a values (1); insert into billing.b values (1), (2); insert into other values (1); \
-        insert into billing.a values (2); commit");
+    server.sql(
+        "begin; insert into billing.a values (1); insert into billing.b values (1), (2); insert into other values (1); \
+        insert into billing.a values (2); commit",
+    );
     feed.until_images(4).await;
     let mut places: Vec<(&str, i64, &str)> =
         feed.images.iter().map(|i| (i.table.as_str(), i.order.0[1], i.get("id"))).collect();
@@ -103,7 +108,13 @@ async fn a_table_that_is_altered_has_a_new_schema_from_its_next_change_on() {
         feed.until_images(5).await;
         assert_eq!(
             feed.lines(),
-            ["insert id=0 a=snapshot", "insert id=1 a=x", "insert id=2 a=y b=225e-2", "insert id=3 b=300e-2", "insert id=4 b=400e-2"],
+            [
+                "insert id=0 a=snapshot",
+                "insert id=1 a=x",
+                "insert id=2 a=y b=225e-2",
+                "insert id=3 b=300e-2",
+                "insert id=4 b=400e-2"
+            ],
             "{version}"
         );
         let same = |a: usize, b: usize| std::sync::Arc::ptr_eq(&feed.images[a].schema, &feed.images[b].schema);

@@ -25,7 +25,8 @@ async fn what_is_not_there_is_named() {
     let nowhere = format!("postgres://postgres@127.0.0.1:{}/postgres", free_port());
     let error = refusal(&server, &["public.orders"], json!({ "url": nowhere })).await;
     check(&error, Kind::Retry, "postgres.unreachable", "127.0.0.1");
-    let error = refusal(&server, &["public.orders"], json!({ "url": "postgres://postgres@no-such-host.invalid/d" })).await;
+    let error =
+        refusal(&server, &["public.orders"], json!({ "url": "postgres://postgres@no-such-host.invalid/d" })).await;
     check(&error, Kind::Retry, "postgres.unreachable", "no-such-host.invalid:5432/d");
     let database = server.url_as("postgres", None, "nowhere");
     let error = refusal(&server, &["public.orders"], json!({ "url": database })).await;
@@ -45,8 +46,10 @@ async fn what_is_not_there_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_privileges_are_told_with_what_grants_them() {
     let server = Postgres::start(16);
-    server.sql("create table t (id int primary key); create role plain login; create role reader login replication; \
-        create role writer login replication; grant select on t to writer");
+    server.sql(
+        "create table t (id int primary key); create role plain login; create role reader login replication; \
+        create role writer login replication; grant select on t to writer",
+    );
     let with = |user: &str| json!({ "url": server.url_as(user, None, "postgres") });
     let error = refusal(&server, &["public.t"], with("plain")).await;
     check(&error, Kind::Config, "postgres.privilege_missing", "REPLICATION");
@@ -102,7 +105,9 @@ async fn a_publication_that_would_leave_changes_out_is_refused_and_one_that_lack
     let mut feed = Feed::open(&server, &["public.t", "public.u"], with("short")).await;
     server.sql("insert into t values (1, 1); insert into u values (2)");
     feed.until_images(2).await;
-    let mut feed = Feed::open(&server, &["public.u"], json!({ "publication": "all_of_it", "slot": "s2", "snapshot": "never" })).await;
+    let mut feed =
+        Feed::open(&server, &["public.u"], json!({ "publication": "all_of_it", "slot": "s2", "snapshot": "never" }))
+            .await;
     server.sql("insert into t values (3, 1); insert into u values (4)");
     feed.until_images(1).await;
     assert_eq!(feed.lines(), ["insert id=4"], "what is published beyond our tables is left alone");

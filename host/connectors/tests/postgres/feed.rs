@@ -64,6 +64,8 @@ pub(crate) struct Feed {
     pub(crate) resume: Resume,
     pub(crate) images: Vec<Image>,
     pub(crate) boundaries: Vec<Boundary>,
+    /// How many images there were when it was opened last.
+    before: usize,
     state: TempDir,
 }
 
@@ -87,6 +89,7 @@ impl Feed {
             resume: Resume::default(),
             images: Vec::new(),
             boundaries: Vec::new(),
+            before: 0,
             state,
         }
     }
@@ -102,6 +105,7 @@ impl Feed {
     /// transaction is forgotten.
     pub(crate) async fn reopen(&mut self) -> Result<Opened> {
         self.cut = CutBuilder::new(BatchLimits::default());
+        self.before = self.images.len();
         let opened = timeout(LIMIT, self.source.open(&self.resume)).await.expect("open in time")?;
         self.resume.incarnation = Some(opened.incarnation.clone());
         Ok(opened)
@@ -155,7 +159,7 @@ impl Feed {
         if let Some(before) = &self.resume.position {
             assert!(position.order >= before.order, "{position:?} after {before:?}");
         }
-        if let Some(last) = self.images.iter().filter(|i| !i.snapshot).map(|i| i.order).max() {
+        if let Some(last) = self.images[self.before..].iter().filter(|i| !i.snapshot).map(|i| i.order).max() {
             assert!(last <= position.order, "{last} beyond {position:?}");
         }
     }

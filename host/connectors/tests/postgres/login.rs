@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::feed::{Feed, config};
 use crate::servers::postgres::{Auth, Options, Postgres};
 
-const TABLE: &str = "create role app login replication superuser password 'correct horse'; create table t (id int primary key)";
+const TABLE: &str =
+    "create role app login replication superuser password 'correct horse'; create table t (id int primary key)";
 
 /// Whether a source gets in with this URL's end; its error's code if not.
 async fn opens(server: &Postgres, login: &str, host: &str, parameters: &str) -> Result<(), String> {

@@ -11,7 +11,8 @@ use crate::servers::postgres::{Postgres, VERSIONS};
 use crate::servers::wait_for;
 
 const CONFIRMED: &str = "select confirmed_flush_lsn from pg_replication_slots where slot_name = 'millrace_test'";
-const KILL: &str = "select count(pg_terminate_backend(active_pid)) from pg_replication_slots where active_pid is not null";
+const KILL: &str =
+    "select count(pg_terminate_backend(active_pid)) from pg_replication_slots where active_pid is not null";
 
 /// What `test_decoding` says of the same transactions: table, operation, id, in commit order.
 fn oracle(server: &Postgres) -> Vec<String> {
@@ -34,7 +35,8 @@ fn decoded(feed: &Feed) -> Vec<String> {
             other => other,
         };
         let [commit, ordinal, ..] = image.order.0;
-        places.insert((commit, image.table.clone(), ordinal), format!("{} {operation} {}", image.table, image.get("id")));
+        places
+            .insert((commit, image.table.clone(), ordinal), format!("{} {operation} {}", image.table, image.get("id")));
     }
     places.into_values().collect()
 }
@@ -53,7 +55,9 @@ fn write_and_kill(server: &Postgres) -> u32 {
         if round % 4 == 3 {
             killed += server.sql(KILL).parse::<u32>().unwrap();
         }
-        session.run(&format!("delete from a where id = {base} + 7; update b set id = -id - 1 where id = {base} + 3; commit;"));
+        session.run(&format!(
+            "delete from a where id = {base} + 7; update b set id = -id - 1 where id = {base} + 3; commit;"
+        ));
         if round % 5 == 4 {
             killed += server.sql(KILL).parse::<u32>().unwrap();
         }
@@ -149,13 +153,18 @@ async fn only_what_is_acknowledged_is_told_to_the_server() {
     feed.until_images(1).await;
     // Three status intervals later the server still knows no more, and has not hung up either.
     let end = std::time::Instant::now() + std::time::Duration::from_secs(4);
-    wait_for("the time", std::time::Duration::from_secs(30), String::new, || (std::time::Instant::now() > end).then_some(()));
+    wait_for("the time", std::time::Duration::from_secs(30), String::new, || {
+        (std::time::Instant::now() > end).then_some(())
+    });
     assert_eq!(server.sql(CONFIRMED), before);
     feed.acknowledge().await;
     let token = String::from_utf8(feed.resume.position.clone().unwrap().token.to_vec()).unwrap();
-    wait_for("the acknowledgement", std::time::Duration::from_secs(30), || server.sql(CONFIRMED), || {
-        (server.sql(CONFIRMED) == token).then_some(())
-    });
+    wait_for(
+        "the acknowledgement",
+        std::time::Duration::from_secs(30),
+        || server.sql(CONFIRMED),
+        || (server.sql(CONFIRMED) == token).then_some(()),
+    );
     server.sql("insert into t values (2)");
     feed.until_images(2).await;
 }
@@ -177,9 +186,12 @@ async fn an_idle_table_does_not_hold_the_log_of_a_busy_database() {
             break;
         }
     }
-    wait_for("the slot", std::time::Duration::from_secs(30), || server.sql(CONFIRMED), || {
-        (!behind(&server.sql(CONFIRMED))).then_some(())
-    });
+    wait_for(
+        "the slot",
+        std::time::Duration::from_secs(30),
+        || server.sql(CONFIRMED),
+        || (!behind(&server.sql(CONFIRMED))).then_some(()),
+    );
     // Nothing was skipped by it.
     server.sql("insert into t values (1)");
     feed.until_images(1).await;

@@ -1,7 +1,7 @@
 //! The snapshot and the stream together hold every row once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use millrace_core::batch::ChangeType;
 use millrace_core::cut::Boundary;
@@ -102,7 +102,10 @@ async fn an_empty_table_has_a_snapshot_too_and_a_recorded_one_is_not_read_again(
     server.sql("insert into b values (2)");
     feed.until_images(2).await;
     assert!(feed.images.iter().all(|i| !i.snapshot && i.kind == ChangeType::Insert));
-    assert_eq!(feed.resume.snapshots.keys().collect::<Vec<_>>(), [&SourceKey::new("public.a"), &SourceKey::new("public.b")]);
+    assert_eq!(
+        feed.resume.snapshots.keys().collect::<Vec<_>>(),
+        [&SourceKey::new("public.a"), &SourceKey::new("public.b")]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,8 +120,15 @@ async fn a_table_that_comes_later_gets_its_own_snapshot_at_the_next_start() {
     feed.restart().await;
     server.sql("insert into b values (11); insert into a values (3)");
     feed.until(|feed| feed.distinct().len() >= 5).await;
-    let mut found: Vec<(String, bool)> = feed.distinct().iter().map(|i| (format!("{} {}", i.table, i.get("id")), i.snapshot)).collect();
+    let mut found: Vec<(String, bool)> =
+        feed.distinct().iter().map(|i| (format!("{} {}", i.table, i.get("id")), i.snapshot)).collect();
     found.sort_unstable();
-    let expected = [("public.a 1", true), ("public.a 2", false), ("public.a 3", false), ("public.b 10", true), ("public.b 11", true)];
+    let expected = [
+        ("public.a 1", true),
+        ("public.a 2", false),
+        ("public.a 3", false),
+        ("public.b 10", true),
+        ("public.b 11", true),
+    ];
     assert_eq!(found, expected.map(|(line, snapshot)| (line.to_owned(), snapshot)));
 }

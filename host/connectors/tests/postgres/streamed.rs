@@ -27,16 +27,21 @@ async fn a_large_streamed_transaction_comes_whole_without_its_rolled_back_parts(
         server.sql("begin; insert into t select i, repeat('r', 100) from generate_series(20000, 24000) i; rollback");
         server.sql("insert into t values (10000, 'after')");
         feed.until(|feed| feed.images.iter().any(|i| i.get("v") == "after")).await;
-        let streamed = server.sql("select stream_txns > 0 from pg_stat_replication_slots where slot_name = 'millrace_test'");
+        let streamed =
+            server.sql("select stream_txns > 0 from pg_stat_replication_slots where slot_name = 'millrace_test'");
         assert_eq!(streamed, "t", "{version}: nothing was streamed");
-        let ids: Vec<i64> = feed.images.iter().filter(|i| i.table == "public.t").map(|i| i.get("id").parse().unwrap()).collect();
+        let ids: Vec<i64> =
+            feed.images.iter().filter(|i| i.table == "public.t").map(|i| i.get("id").parse().unwrap()).collect();
         let expected: Vec<i64> = (1..=3000).chain(6001..=9000).chain([10_000]).collect();
         assert_eq!(ids, expected, "{version}");
         let t: Vec<i64> = feed.images.iter().filter(|i| i.table == "public.t").map(|i| i.order.0[1]).collect();
         assert_eq!(t[..6000], (1..=6000).collect::<Vec<i64>>(), "{version}: ordinals leave nothing out");
         let u: Vec<_> = feed.images.iter().filter(|i| i.table == "public.u").collect();
         assert_eq!((u.len(), u[0].get("id"), u[0].order.0[1]), (1, "2", 1), "{version}");
-        assert!(feed.boundaries.iter().any(|b| matches!(b, Boundary::Within)), "{version}: full batches move on meanwhile");
+        assert!(
+            feed.boundaries.iter().any(|b| matches!(b, Boundary::Within)),
+            "{version}: full batches move on meanwhile"
+        );
         let left = std::fs::read_dir(spill).map_or(0, Iterator::count);
         assert_eq!(left, 0, "{version}: a finished transaction leaves nothing on disk");
     }

@@ -19,7 +19,12 @@ const CASES: &[(&str, &str, &str, &str)] = &[
     ("float8", "'-Infinity'", "float64", "-inf"),
     ("float8", "0.1", "float64", "0.1"),
     ("numeric(10,2)", "-12345678.90", "decimal(10,2)", "-1234567890e-2"),
-    ("numeric(38,10)", "9999999999999999999999999999.0123456789", "decimal(38,10)", "99999999999999999999999999990123456789e-10"),
+    (
+        "numeric(38,10)",
+        "9999999999999999999999999999.0123456789",
+        "decimal(38,10)",
+        "99999999999999999999999999990123456789e-10",
+    ),
     ("numeric(5,-2)", "1234567", "decimal(7,0)", "1234600e-0"),
     ("numeric(2,4)", "0.0012", "decimal(4,4)", "12e-4"),
     ("numeric(40,1)", "1.5", "decimal", "1.5"),
@@ -96,9 +101,11 @@ async fn every_type_is_read_alike_by_snapshot_and_stream_of_every_version() {
         let insert = |id: i32| server.sql(&format!("insert into t values ({id}, {})", values.join(", ")));
         insert(1);
         // A role whose own settings would change the text of nearly every type.
-        server.sql("alter role postgres set datestyle = 'German'; alter role postgres set timezone = 'Asia/Tokyo'; \
+        server.sql(
+            "alter role postgres set datestyle = 'German'; alter role postgres set timezone = 'Asia/Tokyo'; \
             alter role postgres set bytea_output = 'escape'; alter role postgres set intervalstyle = 'sql_standard'; \
-            alter role postgres set extra_float_digits = -5");
+            alter role postgres set extra_float_digits = -5",
+        );
         let mut feed = Feed::open(&server, &["public.t"], json!({})).await;
         feed.until_snapshots(1).await;
         insert(2);

@@ -20,7 +20,12 @@ const MAX_DEPTH: usize = 6;
 /// Reads an array's text (<https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>) and appends JSON to
 /// `out`. Lower bounds other than 1 (`[0:1]={a,b}`) are left out: JSON arrays have none. `delimiter` is `,` but
 /// for `box`, where it is `;`.
-pub(in crate::postgres) fn json_array(text: &[u8], element: Element, delimiter: u8, out: &mut String) -> Result<(), Unfit> {
+pub(in crate::postgres) fn json_array(
+    text: &[u8],
+    element: Element,
+    delimiter: u8,
+    out: &mut String,
+) -> Result<(), Unfit> {
     let text = std::str::from_utf8(text).map_err(|_| NOT_UTF8)?;
     let text = match text.strip_prefix('[') {
         Some(_) => text.split_once('=').ok_or(MALFORMED)?.1,

@@ -187,7 +187,11 @@ mod tests {
 
     fn iso(days: i64, clock: &str) -> String {
         let (year, month, day) = civil(days);
-        if year > 0 { format!("{year:04}-{month:02}-{day:02}{clock}") } else { format!("{:04}-{month:02}-{day:02}{clock} BC", 1 - year) }
+        if year > 0 {
+            format!("{year:04}-{month:02}-{day:02}{clock}")
+        } else {
+            format!("{:04}-{month:02}-{day:02}{clock} BC", 1 - year)
+        }
     }
 
     proptest! {
@@ -237,7 +241,9 @@ mod tests {
         assert_eq!(timestamp(b"294276-12-31 23:59:59.999999"), Err(OUT_OF_RANGE));
         assert_eq!(timestamp(b"294247-01-10 04:00:54.775807"), Err(OUT_OF_RANGE));
         assert_eq!(timestamp(b"294247-01-10 04:00:54.775806"), Ok(i64::MAX - 1));
-        for wrong in ["", "2026", "2026-13-01", "2026-01-01T00:00:00", "2026-01-01 00:00", "2026-01-01 00:00:00.1234567"] {
+        for wrong in
+            ["", "2026", "2026-13-01", "2026-01-01T00:00:00", "2026-01-01 00:00", "2026-01-01 00:00:00.1234567"]
+        {
             assert_eq!(timestamp(wrong.as_bytes()), Err(MALFORMED), "{wrong}");
         }
     }
