@@ -104,7 +104,8 @@ impl HotReload {
     /// Folders, not files: a file that is replaced by a rename is another file.
     fn watch_folders(&self, watcher: &mut RecommendedWatcher, watched: &mut BTreeSet<PathBuf>) -> Result<()> {
         let base = self.file.parent().unwrap_or(Path::new("."));
-        let plugins = self.entries.iter().filter(|e| e.digest.is_none()).filter_map(|e| plugins::find(&e.plugin, base).ok());
+        let plugins =
+            self.entries.iter().filter(|e| e.digest.is_none()).filter_map(|e| plugins::find(&e.plugin, base).ok());
         for file in plugins.chain([self.file.clone()]) {
             let folder = match file.parent() {
                 Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),

@@ -22,12 +22,15 @@ use crate::config::reference::io_reason;
 /// The variable that sets which log lines are kept, in `tracing`'s directives: `info`, `millrace=debug`.
 pub const LOG_VARIABLE: &str = "MILLRACE_LOG";
 
+/// Crates below ours say at `info` what only their authors want to know.
+const LOG_DEFAULT: &str = "info,buoyant_kernel=warn,delta_kernel=warn,deltalake_core=warn,object_store=warn";
+
 /// Long enough to cost nothing, short enough that histograms of a host nobody scrapes stay small.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Logs go to standard error: for people on a terminal, else JSON lines. Standard output belongs to data.
 pub fn start_logs() {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if std::io::stderr().is_terminal() {
         lines.with_target(false).try_init()
@@ -74,6 +77,14 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(pipeline.to_owned(), stand);
     }
 
+    /// Changes do not flow any more: it starts anew, unless it has been said how it ended.
+    pub fn pause(&self, pipeline: &str) {
+        let mut stands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stand) = stands.get_mut(pipeline).filter(|s| **s == Stand::Running) {
+            *stand = Stand::Starting;
+        }
+    }
+
     fn all(&self) -> BTreeMap<String, Stand> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -100,7 +111,8 @@ struct Served {
 /// Errors: `metrics.listen` where the address can not be had.
 pub async fn serve(listen: SocketAddr, health: Health, metrics: PrometheusHandle) -> Result<SocketAddr> {
     let refused = |e: std::io::Error| {
-        Error::config("metrics.listen", format!("{listen}: {}", io_reason(&e))).hint("choose a free port for `metrics.listen`; 0 takes any")
+        Error::config("metrics.listen", format!("{listen}: {}", io_reason(&e)))
+            .hint("choose a free port for `metrics.listen`; 0 takes any")
     };
     let listener = TcpListener::bind(listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
@@ -122,6 +134,37 @@ pub async fn serve(listen: SocketAddr, health: Health, metrics: PrometheusHandle
         }
     });
     Ok(address)
+}
+
+/// A line of the log this often, while anything moves: what a person who looks on wants to see.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// Says now and then how far each pipeline has come.
+pub async fn report_progress(metrics: PrometheusHandle) {
+    let mut said: BTreeMap<String, f64> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(PROGRESS).await;
+        let text = metrics.render();
+        for (pipeline, images) in by_pipeline(&text, "millrace_images_in_total") {
+            if said.insert(pipeline.clone(), images) == Some(images) {
+                continue;
+            }
+            let of = |name| by_pipeline(&text, name).into_iter().find(|(p, _)| *p == pipeline).map_or(0.0, |(_, v)| v);
+            let (out, letters) = (of("millrace_images_out_total") as u64, of("millrace_dead_letters_total") as u64);
+            let (images_in, lag_seconds) = (images as u64, of("millrace_lag_seconds"));
+            tracing::info!(%pipeline, images_in, images_out = out, dead_letters = letters, lag_seconds, "progress");
+        }
+    }
+}
+
+/// The value of a metric for each pipeline, out of Prometheus' text.
+fn by_pipeline(text: &str, metric: &str) -> Vec<(String, f64)> {
+    let start = format!("{metric}{{pipeline=\"");
+    let line = |line: &str| {
+        let (pipeline, rest) = line.strip_prefix(start.as_str())?.split_once('"')?;
+        Some((pipeline.to_owned(), rest.rsplit(' ').next()?.parse().ok()?))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 async fn render(State(served): State<Served>) -> impl IntoResponse {
@@ -185,8 +228,28 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_goes_away_late_does_not_hide_how_its_pipeline_ended() {
+        let health = Health::default();
+        health.set("a", Stand::Running);
+        health.pause("a");
+        assert!(!health.is_ready());
+        health.set("a", Stand::Failed);
+        health.pause("a");
+        assert!(!health.is_healthy());
+    }
+
+    #[test]
+    fn values_are_found_by_pipeline() {
+        let text = "# TYPE x counter\nx{pipeline=\"a\"} 12\nx_y{pipeline=\"a\"} 13\nx{pipeline=\"b\",le=\"1\"} 14\n";
+        assert_eq!(by_pipeline(text, "x"), [("a".to_owned(), 12.0), ("b".to_owned(), 14.0)]);
+    }
+
+    #[test]
     fn the_process_knows_its_memory_and_cpu_time() {
         let text = process_metrics();
-        assert!(text.contains("process_resident_memory_bytes ") && text.contains("process_cpu_seconds_total "), "{text}");
+        assert!(
+            text.contains("process_resident_memory_bytes ") && text.contains("process_cpu_seconds_total "),
+            "{text}"
+        );
     }
 }

@@ -9,7 +9,8 @@ use support::Place;
 #[test]
 fn every_verb_answers_help_with_an_example() {
     let place = Place::new();
-    let verbs: [&[&str]; 7] = [&[], &["run"], &["test"], &["validate"], &["plugin", "inspect"], &["schema"], &["generate"]];
+    let verbs: [&[&str]; 7] =
+        [&[], &["run"], &["test"], &["validate"], &["plugin", "inspect"], &["schema"], &["generate"]];
     let mut all = String::new();
     for verb in verbs {
         let said = place.run(&[verb, &["--help"]].concat());
@@ -65,7 +66,7 @@ fn a_plugin_says_what_it_is() {
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let seen = said.json();
     assert_eq!(seen["name"], "mask");
-    assert_eq!(seen["roles"], serde_json::json!(["transform"]));
+    assert_eq!(seen["role"], "transform");
     assert!(seen["config_schema"].is_object());
     let table = place.run(&["plugin", "inspect", "mask"]);
     assert!(table.stdout.contains("digest") && table.stdout.contains("config:"), "{}", table.stdout);
@@ -77,4 +78,13 @@ fn a_plugin_that_is_not_there_is_an_error_with_a_hint() {
     let said = place.run(&["plugin", "inspect", "maks"]);
     assert_eq!(said.code, Some(1));
     assert_eq!(said.problems(), "error[plugin.not_found]: there is no plugin `maks`\n  hint: did you mean `mask`?\n");
+}
+
+#[test]
+fn a_pager_that_is_closed_early_is_no_failure() {
+    let place = Place::new();
+    let mut child = place.command(&["schema"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }

@@ -20,7 +20,8 @@ fn the_pipeline_reference_is_that_of_the_schema() {
 #[test]
 fn the_page_about_metrics_has_every_metric() {
     let table = millrace_server::metric_names::markdown();
-    let page = format!("{}{table}{}", include_str!("support/metrics_before.md"), include_str!("support/metrics_after.md"));
+    let page =
+        format!("{}{table}{}", include_str!("support/metrics_before.md"), include_str!("support/metrics_after.md"));
     is_up_to_date("metrics.md", &page, |found| found == page);
 }
 

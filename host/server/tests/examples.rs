@@ -45,7 +45,7 @@ tests:
       - { table: shop.orders, insert: { id: 3, kind: web, total: 1.5 } }
     expect:
       - { table: shop.orders, insert: { id: 3, kind: web, amount: 1.5 } }
-      - { table: shop.orders, reject: { code: rules.range, column: amount } }
+      - { table: shop.orders, reject: { code: rule.violated, column: amount } }
     dropped: 1
   - name: types can be given
     given: [{ table: shop.orders, insert: { id: 1, kind: web, total: "12.50" } }]

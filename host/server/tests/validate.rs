@@ -109,7 +109,7 @@ fn text_that_is_no_yaml_is_said_with_its_place() {
         ("pipeline:\n\tname: x\n", "p.yaml:2:", "indent with spaces"),
         ("pipeline: shop\nsource: { generator: {\n", "p.yaml:", "yaml.syntax"),
         ("", "p.yaml:1:1:", "yaml.empty"),
-        ("pipeline: a\n---\npipeline: b\n", "p.yaml:2:1:", "holds one"),
+        ("pipeline: a\n---\npipeline: b\n", "p.yaml:3:1:", "holds one"),
         ("- a\n- b\n", "p.yaml:1:1:", "must be a mapping"),
         ("pipeline: a\npipeline: b\n", "p.yaml:2:1:", "given twice"),
     ] {
@@ -122,7 +122,10 @@ fn text_that_is_no_yaml_is_said_with_its_place() {
 fn a_file_that_is_not_there_is_said() {
     let said = Place::new().run(&["validate", "gone.yaml"]);
     assert_eq!(said.code, Some(1));
-    assert_eq!(said.problems(), "gone.yaml:1:1: error[file.unreadable]: there is no such file; give the path of a pipeline file\n1 problem\n");
+    assert_eq!(
+        said.problems(),
+        "gone.yaml:1:1: error[file.unreadable]: there is no such file; give the path of a pipeline file\n1 problem\n"
+    );
 }
 
 #[test]
@@ -133,7 +136,11 @@ fn two_files_of_one_name_are_refused() {
     place.write("b.yaml", text);
     let said = place.run(&["validate", "a.yaml", "b.yaml"]);
     assert_eq!(said.code, Some(1));
-    assert!(said.stderr.contains("b.yaml:1:11: error[pipeline.duplicate]: the pipeline `shop` is also that of a.yaml"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("b.yaml:1:11: error[pipeline.duplicate]: the pipeline `shop` is also that of a.yaml"),
+        "{}",
+        said.stderr
+    );
 }
 
 #[test]
@@ -205,4 +212,13 @@ fn the_pipelines_of_the_repository_are_right() {
         let said = place.said(command.output().unwrap());
         assert_eq!((said.code, said.problems().as_str()), (Some(0), ""), "{file}");
     }
+}
+
+#[test]
+fn a_warning_is_said_and_does_not_fail() {
+    let place = Place::new();
+    place.write("p.yaml", "pipeline: shop\nsource: { generator: {} }\nstages: [{ plugin: mask }]\nsink: { null: }\n");
+    let said = place.run(&["validate", "p.yaml"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(0), "p.yaml: right\n"));
+    assert!(said.stderr.starts_with("p.yaml:3:11: warning[grant.nothing]"), "{}", said.stderr);
 }

@@ -27,7 +27,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn perform(args: &Args) -> Result<Outcome> {
-    let config = GeneratorConfig { events: Some(args.events), seed: args.seed, customers: args.customers, ..GeneratorConfig::default() };
+    let config = GeneratorConfig {
+        events: Some(args.events),
+        seed: args.seed,
+        customers: args.customers,
+        ..GeneratorConfig::default()
+    };
     let lines = if args.schemas { Lines::WithSchemas } else { Lines::Plain };
     let mut out = Pipe { out: std::io::stdout().lock(), is_closed: false };
     match generate_ndjson(&config, lines, &mut out) {

@@ -12,6 +12,7 @@ mod table;
 mod test;
 mod validate;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -108,7 +109,9 @@ impl Threads {
             Threads::One => tokio::runtime::Builder::new_current_thread(),
         };
         let built = builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build();
-        built.map_err(|e| Error::config("host.threads", format!("no threads: {e}")).hint("raise the limit of processes (ulimit -u)"))
+        built.map_err(|e| {
+            Error::config("host.threads", format!("no threads: {e}")).hint("raise the limit of processes (ulimit -u)")
+        })
     }
 }
 
@@ -126,9 +129,25 @@ fn error_json(error: &Error) -> Value {
     json!({ "code": error.code, "kind": error.kind.name(), "message": redact(&error.message), "hint": hint })
 }
 
+/// A line on standard output. A reader that has enough (`| head`) ends the program quietly.
+fn say(line: impl std::fmt::Display) {
+    print(format_args!("{line}\n"));
+}
+
+fn print(text: impl std::fmt::Display) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = write!(out, "{text}").and_then(|()| out.flush()) {
+        let is_closed = error.kind() == std::io::ErrorKind::BrokenPipe;
+        if !is_closed {
+            eprintln!("standard output: {error}");
+        }
+        std::process::exit(if is_closed { 0 } else { 1 });
+    }
+}
+
 fn say_error(error: &Error, json: bool) {
     if json {
-        println!("{}", json!({ "error": error_json(error) }));
+        say(json!({ "error": error_json(error) }));
     }
     eprintln!("{}", shown(error));
 }
@@ -136,7 +155,7 @@ fn say_error(error: &Error, json: bool) {
 /// Every problem on a line of its own; with `json` as one array on standard output.
 fn say_problems(problems: &[Problem], json: bool) {
     if json {
-        println!("{}", json!({ "problems": problems }));
+        say(json!({ "problems": problems }));
         return;
     }
     for problem in problems {

@@ -6,8 +6,8 @@ use clap::{Args as ClapArgs, Subcommand};
 use millrace_core::{Error, Result};
 use serde_json::json;
 
-use super::Outcome;
 use super::table::table;
+use super::{Outcome, print, say};
 use crate::config::reference::io_reason;
 use crate::wiring::{PluginRuntime, plugins};
 
@@ -39,7 +39,7 @@ pub(super) async fn inspect(args: &InspectArgs) -> Result<Outcome> {
     let runtime = PluginRuntime::start()?;
     let seen = runtime.inspect(&bytes).await.map_err(|e| e.context(path.display()))?;
     if args.json {
-        println!("{}", json!(seen));
+        say(json!(seen));
         return Ok(Outcome::Done);
     }
     let list = |items: &[String]| if items.is_empty() { "nothing".to_owned() } else { items.join(", ") };
@@ -47,17 +47,17 @@ pub(super) async fn inspect(args: &InspectArgs) -> Result<Outcome> {
         ("name", seen.name.clone()),
         ("version", seen.version.clone()),
         ("description", seen.description.clone()),
-        ("role", list(&seen.roles)),
-        ("contract", seen.contract.clone()),
+        ("role", seen.role.to_owned()),
+        ("contract", seen.wit_version.clone()),
         ("imports", list(&seen.imports)),
-        ("size", format!("{} kB", bytes.len() / 1000)),
+        ("size", format!("{} kB", seen.bytes / 1000)),
         ("digest", format!("sha256:{}", seen.digest)),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect();
-    print!("{}", table(&["what", "value"], &rows));
-    if let Some(schema) = &seen.config_schema {
-        let text = serde_json::to_string_pretty(schema).map_err(|e| Error::bug(e.to_string()))?;
-        println!("\nconfig:\n{text}");
+    print(table(&["what", "value"], &rows));
+    if seen.config_schema.is_object() {
+        let text = serde_json::to_string_pretty(&seen.config_schema).map_err(|e| Error::bug(e.to_string()))?;
+        say(format_args!("\nconfig:\n{text}"));
     }
     Ok(Outcome::Done)
 }

@@ -44,7 +44,8 @@ pub(super) fn for_people(pipeline: &str, summary: &Summary) -> String {
     ];
     let always = ["row images in", "row images out"];
     facts.retain(|(what, count)| *count > 0 || always.contains(what));
-    let rows: Vec<Vec<String>> = facts.iter().map(|(what, count)| vec![(*what).to_owned(), thousands(*count)]).collect();
+    let rows: Vec<Vec<String>> =
+        facts.iter().map(|(what, count)| vec![(*what).to_owned(), thousands(*count)]).collect();
     text += &table(&["what", "count"], &rows);
     if !summary.tables.is_empty() {
         let place = |name| summary.locations.get(name).cloned().unwrap_or_default();

@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{Outcome, error_json, report, shown, validate};
+use super::{Outcome, error_json, print, report, say, shown, validate};
 use crate::config::secret::redact;
 use crate::config::{self, Loaded};
 use crate::environment::TokioEnvironment;
@@ -77,8 +77,10 @@ pub(super) async fn perform(args: Args) -> Result<Outcome> {
 fn must_end(files: &[Loaded]) -> Result<()> {
     match files.iter().find(|f| !wiring::is_bounded(&f.config.source)) {
         None => Ok(()),
-        Some(endless) => Err(Error::config("run.endless", format!("{}: its source never ends", endless.file.display()))
-            .hint("leave --until-end out, or give the generator `events`")),
+        Some(endless) => {
+            Err(Error::config("run.endless", format!("{}: its source never ends", endless.file.display()))
+                .hint("leave --until-end out, or give the generator `events`"))
+        }
     }
 }
 
@@ -92,6 +94,7 @@ async fn serve_metrics(files: &[Loaded], health: &Health) -> Result<()> {
         let listens = telemetry::serve(address, health.clone(), metrics.clone()).await?;
         tracing::info!(address = %listens, "metrics and health are served");
     }
+    tokio::spawn(telemetry::report_progress(metrics));
     Ok(())
 }
 
@@ -197,8 +200,8 @@ fn finish(ended: std::result::Result<Ended, tokio::task::JoinError>, health: &He
         Ok(summary) => {
             health.set(&name, Stand::Ended);
             match report {
-                Report::Json => println!("{}", report::as_json(&name, &summary)),
-                Report::People => print!("{}", report::for_people(&name, &summary)),
+                Report::Json => say(report::as_json(&name, &summary)),
+                Report::People => print(report::for_people(&name, &summary)),
                 Report::PeopleAside => eprint!("{}", report::for_people(&name, &summary)),
             }
             true
@@ -207,7 +210,7 @@ fn finish(ended: std::result::Result<Ended, tokio::task::JoinError>, health: &He
             health.set(&name, Stand::Failed);
             tracing::error!(pipeline = %name, code = error.code, kind = error.kind.name(), "stopped: {}", redact(&error.message));
             if matches!(report, Report::Json) {
-                println!("{}", json!({ "pipeline": name, "error": error_json(&error) }));
+                say(json!({ "pipeline": name, "error": error_json(&error) }));
             }
             eprintln!("{name}: {}", shown(&error));
             false

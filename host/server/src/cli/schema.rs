@@ -3,7 +3,7 @@
 use clap::Args as ClapArgs;
 use millrace_core::{Error, Result};
 
-use super::Outcome;
+use super::{Outcome, print, say};
 use crate::config::schema;
 use crate::metric_names;
 
@@ -23,12 +23,12 @@ pub(super) struct Args {
 
 pub(super) fn perform(args: &Args) -> Result<Outcome> {
     if args.markdown {
-        print!("{}", schema::reference_markdown());
+        print(schema::reference_markdown());
     } else if args.metrics {
-        print!("{}", metric_names::markdown());
+        print(metric_names::markdown());
     } else {
         let text = serde_json::to_string_pretty(&schema::pipeline_schema());
-        println!("{}", text.map_err(|e| Error::bug(e.to_string()))?);
+        say(text.map_err(|e| Error::bug(e.to_string()))?);
     }
     Ok(Outcome::Done)
 }

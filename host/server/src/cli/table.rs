@@ -9,7 +9,8 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         cells.chain([head[i].chars().count()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let is_number = |i: usize| !rows.is_empty() && rows.iter().all(|row| row[i].bytes().all(|b| b.is_ascii_digit() || b == b','));
+    let is_number =
+        |i: usize| !rows.is_empty() && rows.iter().all(|row| row[i].bytes().all(|b| b.is_ascii_digit() || b == b','));
     let right: Vec<bool> = (0..head.len()).map(is_number).collect();
     let mut text = String::new();
     let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();

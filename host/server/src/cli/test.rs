@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use millrace_core::Result;
 use serde_json::{Value, json};
 
-use super::{Outcome, validate};
+use super::{Outcome, say, validate};
 use crate::config::{self, Loaded};
 use crate::examples::{self, Report};
 use crate::wiring::{self, PluginRuntime};
@@ -39,7 +39,7 @@ pub(super) async fn perform(args: &Args) -> Result<Outcome> {
         }
         for report in run(loaded, &plugins).await? {
             if !args.json {
-                say(&loaded.config.pipeline, &report);
+                show(&loaded.config.pipeline, &report);
             }
             results.push((loaded.config.pipeline.clone(), report));
         }
@@ -47,10 +47,11 @@ pub(super) async fn perform(args: &Args) -> Result<Outcome> {
     let failed = results.iter().filter(|(_, r)| !r.passed).count();
     let passed = results.len() - failed;
     if args.json {
-        let tests: Vec<Value> = results.iter().map(|(pipeline, report)| json!({ "pipeline": pipeline, "test": report })).collect();
-        println!("{}", json!({ "passed": passed, "failed": failed, "tests": tests }));
+        let tests: Vec<Value> =
+            results.iter().map(|(pipeline, report)| json!({ "pipeline": pipeline, "test": report })).collect();
+        say(json!({ "passed": passed, "failed": failed, "tests": tests }));
     } else {
-        println!("{passed} passed, {failed} failed");
+        say(format_args!("{passed} passed, {failed} failed"));
     }
     Ok(if failed == 0 { Outcome::Done } else { Outcome::Failed })
 }
@@ -67,13 +68,13 @@ async fn run(loaded: &Loaded, plugins: &PluginRuntime) -> Result<Vec<Report>> {
     Ok(reports)
 }
 
-fn say(pipeline: &str, report: &Report) {
+fn show(pipeline: &str, report: &Report) {
     let word = if report.passed { "ok   " } else { "FAIL " };
-    println!("{word} {pipeline}: {}", report.name);
+    say(format_args!("{word} {pipeline}: {}", report.name));
     if let Some(error) = &report.error {
-        println!("      {error}");
+        say(format_args!("      {error}"));
     }
     for difference in &report.differences {
-        println!("      {}", difference.to_string().replace('\n', "\n      "));
+        say(format_args!("      {}", difference.to_string().replace('\n', "\n      ")));
     }
 }

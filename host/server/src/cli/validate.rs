@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use millrace_core::Result;
 use serde_json::json;
 
-use super::{Outcome, say_problems};
+use super::{Outcome, say, say_problems};
 use crate::config::problem::{Problem, Severity};
 use crate::config::{self, Loaded};
 use crate::wiring::PluginRuntime;
@@ -15,7 +15,9 @@ use crate::wiring::PluginRuntime;
 ///
 /// The plugins are loaded and their configuration is checked; no server is contacted.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  millrace validate shop.yaml\n  shop.yaml:3:5: error[config.unknown_key]: `source.postgres` has no key `tabels`; did you mean `tables`?")]
+#[command(
+    after_help = "Example:\n  millrace validate shop.yaml\n  shop.yaml:3:5: error[config.unknown_key]: `source.postgres` has no key `tabels`; did you mean `tables`?"
+)]
 pub(super) struct Args {
     /// Pipeline files
     #[arg(required = true, value_name = "FILE")]
@@ -48,7 +50,7 @@ pub(super) async fn perform(args: &Args) -> Result<Outcome> {
     }
     if !args.json {
         for file in &args.files {
-            println!("{}: right", file.display());
+            say(format_args!("{}: right", file.display()));
         }
     }
     Ok(Outcome::Done)
@@ -63,7 +65,7 @@ pub(super) async fn plugin_problems(loaded: &Loaded, plugins: &PluginRuntime) ->
 pub(super) fn refused(problems: &[Problem], json: bool) -> Outcome {
     say_problems(problems, false);
     if json {
-        println!("{}", json!({ "error": { "code": "config.invalid", "problems": problems } }));
+        say(json!({ "error": { "code": "config.invalid", "problems": problems } }));
     }
     Outcome::Failed
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::problem::{Problems, alternatives, nearest};
 use super::quantity::{DURATION_PATTERN, SIZE_PATTERN};
-use super::tree::{Data, Node, plain};
+use super::tree::{Data, Node, Origin, plain};
 use super::{model, schema};
 
 /// Checks `root[prefix]` against a schema.
@@ -21,7 +21,11 @@ pub fn check(root: &mut Node, prefix: &[String], form: &Value, problems: &mut Pr
     }
     let node = &*node;
     for error in validator.iter_errors(&json) {
-        Finding { node, prefix, form, path: segments(&error) }.report(&error, problems);
+        let finding = Finding { node, prefix, form, path: segments(&error) };
+        // What does not resolve has been said.
+        if !node.at(finding.path()).is_some_and(|n| n.origin == Origin::Unresolved) {
+            finding.report(&error, problems);
+        }
     }
     Ok(())
 }
@@ -40,7 +44,7 @@ fn read_referenced(node: &mut Node, validator: &Validator, json: &Value) -> bool
         .collect();
     let mut read = false;
     for path in mistyped {
-        let Some(found) = node.at_mut(&path).filter(|n| n.referenced) else { continue };
+        let Some(found) = node.at_mut(&path).filter(|n| n.origin == Origin::Reference) else { continue };
         let value = found.as_str().map(plain);
         if let Some(value) = value.filter(|v| !v.is_string()) {
             found.data = Data::Scalar(value);
@@ -70,7 +74,8 @@ impl Finding<'_> {
     fn report(&self, error: &ValidationError<'_>, problems: &mut Problems) {
         let place = self.node.place_of(&self.path());
         match error.kind() {
-            ValidationErrorKind::AdditionalProperties { unexpected } | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            ValidationErrorKind::AdditionalProperties { unexpected }
+            | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
                 self.unknown_keys(unexpected, error, problems);
             }
             ValidationErrorKind::Required { property } => {
@@ -83,17 +88,34 @@ impl Finding<'_> {
             }
             ValidationErrorKind::MinProperties { .. } | ValidationErrorKind::MaxProperties { .. } => {
                 let known = self.known_keys(error);
-                let count = if matches!(error.kind(), ValidationErrorKind::MinProperties { .. }) { "no" } else { "more than one" };
+                let count = if matches!(error.kind(), ValidationErrorKind::MinProperties { .. }) {
+                    "no"
+                } else {
+                    "more than one"
+                };
                 let message = format!("{} names {count} component", self.shown());
                 problems.error(place, "config.choice", message, format!("name exactly one: {}", alternatives(known)));
             }
-            ValidationErrorKind::Type { kind } => self.mistyped(kind, problems),
+            ValidationErrorKind::Type { kind } => self.mistyped(kind, error, problems),
+            ValidationErrorKind::OneOfNotValid { context } | ValidationErrorKind::AnyOf { context }
+                if self.meant_form(context).is_some() =>
+            {
+                for error in self.meant_form(context).into_iter().flatten() {
+                    Finding { path: segments(error), ..*self }.report(error, problems);
+                }
+            }
             kind => {
                 let expected = expectation(kind).unwrap_or_else(|| error.masked().to_string());
                 let message = format!("{} is {}", self.shown(), self.found());
                 problems.error(place, "config.value", message, expected);
             }
         }
+    }
+
+    /// Out of several forms the one that was meant: it is right but for something further down.
+    fn meant_form<'e>(&self, forms: &'e [Vec<ValidationError<'static>>]) -> Option<&'e [ValidationError<'static>]> {
+        let is_below = |error: &ValidationError<'_>| segments(error).len() > self.path.len();
+        forms.iter().find(|errors| !errors.is_empty() && errors.iter().all(is_below)).map(Vec::as_slice)
     }
 
     fn unknown_keys(&self, unexpected: &[String], error: &ValidationError<'_>, problems: &mut Problems) {
@@ -111,12 +133,13 @@ impl Finding<'_> {
         }
     }
 
-    fn mistyped(&self, kind: &TypeKind, problems: &mut Problems) {
+    fn mistyped(&self, kind: &TypeKind, error: &ValidationError<'_>, problems: &mut Problems) {
+        let pattern = self.mapping(error).and_then(|form| form.get("pattern")?.as_str()).and_then(pattern_meaning);
         let names: Vec<&str> = match kind {
             TypeKind::Single(one) => vec![type_name(one.as_str())],
             TypeKind::Multiple(set) => set.iter().map(|t| type_name(t.as_str())).collect(),
         };
-        let expected = format!("it must be {}", alternatives(names));
+        let expected = pattern.unwrap_or_else(|| format!("it must be {}", alternatives(names)));
         let is_empty = self.node.at(self.path()).is_some_and(|n| matches!(n.data, Data::Scalar(Value::Null)));
         let hint = if is_empty { format!("{expected}; leave the key out for its default") } else { expected };
         let message = format!("{} is {}", self.shown(), self.found());
@@ -128,13 +151,13 @@ impl Finding<'_> {
         let Some(node) = self.node.at(self.path()) else { return "absent".into() };
         match &node.data {
             Data::Scalar(Value::Null) => "empty".into(),
-            Data::Scalar(_) if node.referenced => format!("{} (from its reference)", node.kind()),
+            Data::Scalar(_) if node.origin != Origin::Literal => format!("{} (from its reference)", node.kind()),
             Data::Scalar(value) if value.to_string().len() <= 40 => format!("{} ({value})", node.kind()),
             _ => node.kind().into(),
         }
     }
 
-    /// The schema of the mapping that the error is about.
+    /// The schema that the error's keyword stands in.
     fn mapping(&self, error: &ValidationError<'_>) -> Option<&Value> {
         let (parent, _keyword) = error.schema_path().as_str().rsplit_once('/')?;
         Some(schema::target(self.form, self.form.pointer(parent)?))
@@ -150,8 +173,8 @@ impl Finding<'_> {
         let property = self.mapping(error)?.get("properties")?.get(key)?;
         let form = schema::target(self.form, property);
         let about = [property, form].iter().find_map(|s| s.get("description").and_then(Value::as_str))?;
-        let first = about.split(". ").next().unwrap_or(about).split_whitespace().collect::<Vec<_>>().join(" ");
-        Some(first.trim_end_matches('.').to_owned())
+        let about = about.split_whitespace().collect::<Vec<_>>().join(" ");
+        Some(about.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned())
     }
 }
 
@@ -183,23 +206,34 @@ fn type_name(json: &str) -> &'static str {
     }
 }
 
+fn pattern_meaning(pattern: &str) -> Option<String> {
+    let meaning = match pattern {
+        DURATION_PATTERN => "it must be a duration such as 100ms, 5s or 1m",
+        SIZE_PATTERN => "it must be a size such as 500kB or 4MiB",
+        model::NAME_PATTERN => {
+            "it must be lower-case letters, digits, `-` and `_`, at most 63, the first a letter or digit"
+        }
+        model::DIGEST_PATTERN => "it must be the 64 lower-case hexadecimal digits of a SHA-256",
+        _ => return None,
+    };
+    Some(meaning.to_owned())
+}
+
 /// What would be right; `None`: the library's own words do.
 fn expectation(kind: &ValidationErrorKind) -> Option<String> {
     Some(match kind {
-        ValidationErrorKind::Pattern { pattern } => match pattern.as_str() {
-            DURATION_PATTERN => "it must be a duration such as 100ms, 5s or 1m".into(),
-            SIZE_PATTERN => "it must be a size such as 500kB or 4MiB".into(),
-            model::NAME_PATTERN => "it must be lower-case letters, digits, `-` and `_`, at most 63, the first a letter or digit".into(),
-            model::DIGEST_PATTERN => "it must be the 64 lower-case hexadecimal digits of a SHA-256".into(),
-            other => format!("it must match {other}"),
-        },
+        ValidationErrorKind::Pattern { pattern } => {
+            pattern_meaning(pattern).unwrap_or_else(|| format!("it must match {pattern}"))
+        }
         ValidationErrorKind::Enum { options } => one_of(options.as_array()?.iter()),
         ValidationErrorKind::Constant { expected_value } => one_of([&**expected_value].into_iter()),
         ValidationErrorKind::Minimum { limit } => format!("it must be at least {limit}"),
         ValidationErrorKind::Maximum { limit } => format!("it must be at most {limit}"),
         ValidationErrorKind::ExclusiveMinimum { limit } => format!("it must be more than {limit}"),
         ValidationErrorKind::ExclusiveMaximum { limit } => format!("it must be less than {limit}"),
-        ValidationErrorKind::MinItems { limit } => format!("it must have at least {limit}"),
+        ValidationErrorKind::MinItems { limit } => {
+            format!("it must have at least {limit} {}", if *limit == 1 { "entry" } else { "entries" })
+        }
         ValidationErrorKind::MinLength { .. } => "it must not be empty".into(),
         ValidationErrorKind::OneOfNotValid { context } | ValidationErrorKind::AnyOf { context } => of_forms(context)?,
         _ => return None,

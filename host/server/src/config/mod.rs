@@ -46,7 +46,12 @@ impl Loaded {
     /// A problem at a path of this file.
     pub fn problem(&self, path: &[&str], error: &millrace_core::Error) -> Problem {
         let mut problems = Problems::new(&self.file);
-        problems.error(self.tree.place_of(path), error.code, error.message.as_str(), error.hint.clone().unwrap_or_default());
+        problems.error(
+            self.tree.place_of(path),
+            error.code,
+            error.message.as_str(),
+            error.hint.clone().unwrap_or_default(),
+        );
         problems.into_sorted().remove(0)
     }
 }
@@ -59,7 +64,8 @@ pub fn load(file: &Path) -> Result<Loaded, Vec<Problem>> {
 /// Reads the pipeline files of one process; the problems of all of them at once.
 pub fn load_all(files: &[PathBuf]) -> Result<Vec<Loaded>, Vec<Problem>> {
     let mut problems: Vec<Problems> = files.iter().map(|f| Problems::new(f)).collect();
-    let read: Vec<Option<Loaded>> = files.iter().zip(&mut problems).map(|(file, problems)| read(file, problems)).collect();
+    let read: Vec<Option<Loaded>> =
+        files.iter().zip(&mut problems).map(|(file, problems)| read(file, problems)).collect();
     if read.iter().all(Option::is_some) {
         let loaded: Vec<Loaded> = read.into_iter().flatten().collect();
         semantic::check_together(&loaded, &mut problems);
@@ -88,6 +94,7 @@ fn read(file: &Path, problems: &mut Problems) -> Option<Loaded> {
         problems.error(Place::START, "internal.bug", format!("the schema of pipeline files: {error}"), "report it");
     }
     make_absolute(&mut tree, &folder);
+    semantic::check(&tree, &folder, problems);
     let config = match PipelineFile::deserialize(tree.to_json()) {
         Ok(config) => config,
         Err(error) => {
@@ -99,9 +106,7 @@ fn read(file: &Path, problems: &mut Problems) -> Option<Loaded> {
             return None;
         }
     };
-    let loaded = Loaded { file: file.to_owned(), folder, config, tree, warnings: Vec::new() };
-    semantic::check(&loaded, problems);
-    Some(loaded)
+    Some(Loaded { file: file.to_owned(), folder, config, tree, warnings: Vec::new() })
 }
 
 fn folder_of(file: &Path) -> PathBuf {

@@ -357,7 +357,7 @@ pub struct TestUpdate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TestReject {
-    /// The stable code, such as `rules.range`.
+    /// The stable code, such as `rule.violated`.
     pub code: String,
     /// The column to blame. Default: any.
     #[serde(default)]
@@ -369,7 +369,7 @@ pub struct TestReject {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TestTable {
-    /// Columns of the key. Default: `id` where there is one, else the first column.
+    /// Columns of the key. Default: `id` where there is one, else the first column by name.
     #[serde(default)]
     pub key: Vec<String>,
     /// Types of columns: `int32`, `int64`, `float64`, `decimal(10,2)`, `text`, `boolean`, `json`, `date`, `timestamp`,

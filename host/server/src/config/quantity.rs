@@ -114,6 +114,8 @@ mod tests {
         assert_eq!(Interval::parse("2m").unwrap().to_string(), "120s");
         assert_eq!(Size::parse("4MiB").unwrap(), Size(4 << 20));
         assert_eq!(Size(3 << 20).to_string(), "3MiB");
-        assert!(Interval::parse("5 s").is_none() && Size::parse("4").is_none() && Size::parse("99999999999GiB").is_none());
+        assert!(
+            Interval::parse("5 s").is_none() && Size::parse("4").is_none() && Size::parse("99999999999GiB").is_none()
+        );
     }
 }

@@ -6,10 +6,11 @@ use serde_json::Value;
 
 use super::problem::{Place, Problems, nearest};
 use super::secret::{remember, url_password};
-use super::tree::{Data, Node};
+use super::tree::{Data, Node, Origin};
 
 /// Keys in whose values secrets stand, in the parts of the file that connect to something.
-const SECRET_KEYS: [&str; 7] = ["url", "password", "secret", "token", "secret_access_key", "access_key_id", "session_token"];
+const SECRET_KEYS: [&str; 7] =
+    ["url", "password", "secret", "token", "secret_access_key", "access_key_id", "session_token"];
 
 /// What the references of a file are resolved against.
 #[derive(Debug)]
@@ -50,6 +51,13 @@ struct Walk<'w, 'a> {
     problems: &'w mut Problems,
 }
 
+/// A text whose references have been put in.
+struct Resolved {
+    text: String,
+    /// All of them.
+    is_whole: bool,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Context {
     /// Inside a component that logs in somewhere.
@@ -77,7 +85,7 @@ impl Walk<'_, '_> {
             if !is_reference && !matches!(value.data, Data::Mapping(_) | Data::Sequence(_)) {
                 let message = format!("the key `{}` stands here literally", key.name);
                 self.problems.error(value.place, "secret.literal", message, "write ${env:NAME} or ${file:PATH}");
-                value.referenced = true;
+                value.origin = Origin::Unresolved;
                 continue;
             }
             self.node(value, Context { secret: true, ..Context::default() });
@@ -105,10 +113,10 @@ impl Walk<'_, '_> {
                     self.refuse_references(text, place);
                 } else if let Some(resolved) = self.text(text, place) {
                     if context.secret {
-                        remember(&resolved);
+                        remember(&resolved.text);
                     }
-                    node.data = Data::Scalar(Value::String(resolved));
-                    node.referenced = true;
+                    node.data = Data::Scalar(Value::String(resolved.text));
+                    node.origin = if resolved.is_whole { Origin::Reference } else { Origin::Unresolved };
                 }
             }
             Data::Scalar(_) => {}
@@ -116,10 +124,10 @@ impl Walk<'_, '_> {
     }
 
     fn refuse_literal(&mut self, key: &str, value: &mut Node) {
-        if !value.referenced && matches!(&value.data, Data::Scalar(v) if !v.is_null()) {
+        if value.origin == Origin::Literal && matches!(&value.data, Data::Scalar(v) if !v.is_null()) {
             let message = format!("the secret `{key}` stands here literally");
             self.problems.error(value.place, "secret.literal", message, "write ${env:NAME} or ${file:PATH}");
-            value.referenced = true;
+            value.origin = Origin::Unresolved;
         }
     }
 
@@ -132,17 +140,24 @@ impl Walk<'_, '_> {
 
     fn refuse_references(&mut self, text: &str, place: Place) {
         if text.contains("${env:") || text.contains("${file:") {
-            let message = "a reference in a plugin's config: the config is stored and enters the sandbox, a secret must not";
-            self.problems.error(place, "reference.in_config", message, "name a key of `keys:` and grant it by `crypto`");
+            let message =
+                "a reference in a plugin's config: the config is stored and enters the sandbox, a secret must not";
+            self.problems.error(
+                place,
+                "reference.in_config",
+                message,
+                "name a key of `keys:` and grant it by `crypto`",
+            );
         }
     }
 
     /// `None`: there is no reference in it.
-    fn text(&mut self, text: &str, place: Place) -> Option<String> {
+    fn text(&mut self, text: &str, place: Place) -> Option<Resolved> {
         if !text.contains("${") {
             return None;
         }
         let mut resolved = String::with_capacity(text.len());
+        let mut is_whole = true;
         let mut rest = text;
         while let Some(start) = rest.find("${") {
             let before = &rest[..start];
@@ -154,15 +169,23 @@ impl Walk<'_, '_> {
             }
             resolved.push_str(before);
             let Some(length) = rest[start..].find('}') else {
-                self.problems.error(place, "reference.syntax", "a `${` without its `}`", "write ${env:NAME} or ${file:PATH}");
-                return Some(resolved);
+                self.problems.error(
+                    place,
+                    "reference.syntax",
+                    "a `${` without its `}`",
+                    "write ${env:NAME} or ${file:PATH}",
+                );
+                return Some(Resolved { text: resolved, is_whole: false });
             };
             let reference = &rest[start + 2..start + length];
-            resolved.push_str(&self.reference(reference, place).unwrap_or_default());
+            match self.reference(reference, place) {
+                Some(content) => resolved.push_str(&content),
+                None => is_whole = false,
+            }
             rest = &rest[start + length + 1..];
         }
         resolved.push_str(rest);
-        Some(resolved)
+        Some(Resolved { text: resolved, is_whole })
     }
 
     fn reference(&mut self, reference: &str, place: Place) -> Option<String> {
@@ -173,7 +196,9 @@ impl Walk<'_, '_> {
                 let kind = reference.split(':').next().unwrap_or_default();
                 let hint = match nearest(kind, ["env", "file"]) {
                     Some(known) => format!("did you mean ${{{known}:…}}?"),
-                    None => format!("write ${{env:{kind}}} for a variable, ${{file:PATH}} for a file, $${{ for the text"),
+                    None => {
+                        format!("write ${{env:{kind}}} for a variable, ${{file:PATH}} for a file, $${{ for the text")
+                    }
                 };
                 self.problems.error(place, "reference.unknown", format!("`${{{kind}…}}` is no reference"), hint);
                 None
@@ -189,7 +214,12 @@ impl Walk<'_, '_> {
         let found = (self.around.env)(name).or_else(|| default.map(str::to_owned));
         if found.is_none() {
             let message = format!("the environment variable {name} is not set");
-            self.problems.error(place, "reference.env_unset", message, format!("set it, or write ${{env:{name}:-default}}"));
+            self.problems.error(
+                place,
+                "reference.env_unset",
+                message,
+                format!("set it, or write ${{env:{name}:-default}}"),
+            );
         }
         found
     }
@@ -201,7 +231,12 @@ impl Walk<'_, '_> {
             Ok(content) => Some(content.trim_end_matches(['\r', '\n']).to_owned()),
             Err(error) => {
                 let message = format!("{}: {}", path.display(), io_reason(&error));
-                self.problems.error(place, "reference.file", message, "the path counts from the pipeline file's folder");
+                self.problems.error(
+                    place,
+                    "reference.file",
+                    message,
+                    "the path counts from the pipeline file's folder",
+                );
                 None
             }
         }
@@ -214,6 +249,11 @@ pub fn io_reason(error: &std::io::Error) -> String {
         std::io::ErrorKind::NotFound => "there is no such file".into(),
         std::io::ErrorKind::PermissionDenied => "permission denied".into(),
         std::io::ErrorKind::IsADirectory => "it is a folder".into(),
+        std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => {
+            "a part of the path is no folder".into()
+        }
+        std::io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".into(),
+        std::io::ErrorKind::StorageFull => "the disk is full".into(),
         std::io::ErrorKind::InvalidData => "it is not UTF-8 text".into(),
         _ => error.to_string(),
     }
@@ -240,7 +280,8 @@ mod tests {
 
     #[test]
     fn references_are_resolved_alone_and_within_a_text() {
-        let (value, problems) = resolved("source: { a: '${env:DB}', b: 'x${env:PW}y', c: '$${env:PW}', d: '${env:NO:-7}' }");
+        let (value, problems) =
+            resolved("source: { a: '${env:DB}', b: 'x${env:PW}y', c: '$${env:PW}', d: '${env:NO:-7}' }");
         assert_eq!(problems, Vec::<String>::new());
         let expected = json!({"a": "postgres://u:p4ssw0rd@h/d", "b": "xp4ssw0rdy", "c": "${env:PW}", "d": "7"});
         assert_eq!(value["source"], expected);
@@ -273,7 +314,8 @@ mod tests {
 
     #[test]
     fn tests_keep_their_text_and_a_plugin_config_gets_no_secret() {
-        let (value, problems) = resolved("tests: [{ name: '${env:PW}' }]\nstages: [{ plugin: m, config: { a: '${env:PW}' } }]\n");
+        let (value, problems) =
+            resolved("tests: [{ name: '${env:PW}' }]\nstages: [{ plugin: m, config: { a: '${env:PW}' } }]\n");
         assert_eq!(value["tests"][0]["name"], "${env:PW}");
         assert_eq!(problems.len(), 1);
         assert!(problems[0].contains("reference.in_config"));

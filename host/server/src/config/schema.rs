@@ -92,8 +92,12 @@ fn section(root: &Value, path: &str, schema: &Value, text: &mut String) -> Vec<(
         return Vec::new();
     }
     text.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
-    let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> =
+        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let mut below = Vec::new();
+    let is_optional = |name: &str| !required.contains(&name);
+    let mut properties: Vec<(&String, &Value)> = properties.iter().collect();
+    properties.sort_by_key(|(name, _)| (is_optional(name), *name));
     for (name, property) in properties {
         let form = target(root, property);
         let default = match property.get("default") {
@@ -101,7 +105,8 @@ fn section(root: &Value, path: &str, schema: &Value, text: &mut String) -> Vec<(
             Some(value) if is_plain(value) => format!("`{value}`"),
             _ => String::new(),
         };
-        let about = [property, form].iter().find_map(|s| s.get("description").and_then(Value::as_str)).unwrap_or_default();
+        let about =
+            [property, form].iter().find_map(|s| s.get("description").and_then(Value::as_str)).unwrap_or_default();
         let meaning = format!("{}{}", one_line(about), choices(form));
         writeln!(text, "| `{name}` | {} | {default} | {meaning} |", type_name(root, form)).unwrap_or_default();
         let child = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -128,13 +133,18 @@ fn mapping_below(root: &Value, path: &str, schema: &Value) -> Option<(String, Va
     if let Some(items) = form.get("items") {
         return mapping_below(root, &format!("{path}[]"), items);
     }
-    form.get("additionalProperties").filter(|v| v.is_object()).and_then(|v| mapping_below(root, &format!("{path}.NAME"), v))
+    form.get("additionalProperties")
+        .filter(|v| v.is_object())
+        .and_then(|v| mapping_below(root, &format!("{path}.NAME"), v))
 }
 
 fn type_name(root: &Value, form: &Value) -> String {
     let name = form.get("type").and_then(Value::as_str).unwrap_or_default();
     match name {
-        "array" => format!("list of {}", form.get("items").map_or_else(|| "anything".into(), |i| type_name(root, target(root, i)))),
+        "array" => format!(
+            "list of {}",
+            form.get("items").map_or_else(|| "anything".into(), |i| type_name(root, target(root, i)))
+        ),
         "object" => "mapping".into(),
         "string" => match form.get("pattern").and_then(Value::as_str) {
             Some(super::quantity::DURATION_PATTERN) => "duration".into(),
@@ -157,7 +167,8 @@ fn choices(form: &Value) -> String {
     let mut text = String::new();
     for form in alternatives {
         let about = one_line(form.get("description").and_then(Value::as_str).unwrap_or_default());
-        let names = form.get("const").into_iter().chain(form.get("enum").and_then(Value::as_array).into_iter().flatten());
+        let names =
+            form.get("const").into_iter().chain(form.get("enum").and_then(Value::as_array).into_iter().flatten());
         for name in names.filter_map(Value::as_str) {
             write!(text, " `{name}`: {about}").unwrap_or_default();
         }

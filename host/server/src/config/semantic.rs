@@ -2,70 +2,107 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
+
+use millrace_connectors::file::FileConfig;
+use millrace_connectors::generator::GeneratorConfig;
+use millrace_connectors::postgres::PostgresConfig;
+use millrace_core::{Error, Result};
+use millrace_delta::DeltaConfig;
+use serde::de::DeserializeOwned;
 
 use super::Loaded;
-use super::model::{StageEntry, TestCase, TestChange};
-use super::secret::redact;
+use super::model::{Grant, LettersEntry, MetricsEntry, TestCase, TestChange};
 use super::problem::{Place, Problems, alternatives, nearest};
-use super::tree::Node;
+use super::secret::redact;
+use super::tree::{Data, Node};
 use crate::wiring::plugins;
 
-/// Every semantic problem of one file.
-pub(super) fn check(loaded: &Loaded, problems: &mut Problems) {
-    let look = Look { loaded, tree: &loaded.tree };
+/// Every semantic problem of one file. Each part is looked at by itself, so that what is wrong elsewhere hides nothing.
+pub(super) fn check(tree: &Node, folder: &Path, problems: &mut Problems) {
+    let look = Look { tree, folder };
     look.components(problems);
-    look.stages(problems);
+    for index in 0..look.length("stages") {
+        look.stage(index, problems);
+    }
     look.tests(problems);
     look.metrics(problems);
     look.letters(problems);
 }
 
 struct Look<'a> {
-    loaded: &'a Loaded,
     tree: &'a Node,
+    folder: &'a Path,
 }
 
 impl Look<'_> {
+    /// A part of the file as its type; `None` where it is absent or wrong, which the schema has said.
+    fn part<T: DeserializeOwned>(&self, path: &[&str]) -> Option<T> {
+        T::deserialize(self.tree.at(path.iter().copied())?.to_json()).ok()
+    }
+
+    fn length(&self, list: &str) -> usize {
+        match self.tree.get(list).map(|n| &n.data) {
+            Some(Data::Sequence(items)) => items.len(),
+            _ => 0,
+        }
+    }
+
+    fn keys(&self, mapping: &str) -> Vec<&str> {
+        match self.tree.get(mapping).map(|n| &n.data) {
+            Some(Data::Mapping(entries)) => entries.iter().map(|(k, _)| k.name.as_str()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What the components themselves find wrong without connecting.
     fn components(&self, problems: &mut Problems) {
-        let config = &self.loaded.config;
         let parts = [
-            config.source.postgres.as_ref().map(|c| (["source", "postgres"], c.problems())),
-            config.source.generator.as_ref().map(|c| (["source", "generator"], c.build().err().into_iter().collect())),
-            config.source.file.as_ref().map(|c| (["source", "file"], c.build().err().into_iter().collect())),
-            config.sink.delta.as_ref().map(|c| (["sink", "delta"], c.problems())),
+            (["source", "postgres"], self.part(&["source", "postgres"]).map(|c: PostgresConfig| c.problems())),
+            (["source", "generator"], self.part(&["source", "generator"]).map(|c: GeneratorConfig| found(c.build()))),
+            (["source", "file"], self.part(&["source", "file"]).map(|c: FileConfig| found(c.build()))),
+            (["sink", "delta"], self.part(&["sink", "delta"]).map(|c: DeltaConfig| c.problems())),
         ];
-        for (path, found) in parts.into_iter().flatten() {
-            for error in found {
-                problems.error(self.tree.key_place(&path), error.code, redact(&error.message), error.hint.unwrap_or_default());
+        for (path, errors) in parts {
+            if self.tree.at(path).is_some_and(Node::has_unresolved) {
+                continue;
+            }
+            for error in errors.unwrap_or_default() {
+                problems.error(
+                    self.tree.key_place(&path),
+                    error.code,
+                    redact(&error.message),
+                    error.hint.unwrap_or_default(),
+                );
             }
         }
     }
 
-    fn stages(&self, problems: &mut Problems) {
-        for (index, stage) in self.loaded.config.stages.iter().enumerate() {
-            let at = index.to_string();
-            let place = |path: &[&str]| self.tree.place_of(&[&["stages", &at], path].concat());
-            if let Err(error) = plugins::find(&stage.plugin, &self.loaded.folder) {
-                problems.error(place(&["plugin"]), error.code, error.message, error.hint.unwrap_or_default());
-            }
-            patterns(&stage.tables, |i| place(&["tables", i]), problems);
-            self.grants(stage, &place, problems);
+    fn stage(&self, index: usize, problems: &mut Problems) {
+        let at = index.to_string();
+        let place = |path: &[&str]| self.tree.place_of(&[&["stages", &at], path].concat());
+        let plugin: Option<String> = self.part(&["stages", &at, "plugin"]);
+        if let Some(error) = plugin.as_ref().and_then(|name| plugins::find(name, self.folder).err()) {
+            problems.error(place(&["plugin"]), error.code, error.message, error.hint.unwrap_or_default());
+        }
+        let tables: Vec<String> = self.part(&["stages", &at, "tables"]).unwrap_or_default();
+        patterns(&tables, |i| place(&["tables", i]), problems);
+        match (self.part(&["stages", &at, "grant"]), self.tree.at(["stages", &at, "grant"])) {
+            (Some(grant), _) => self.grants(&grant, &place, problems),
+            (None, None) => self.grants(&Grant::default(), &place, problems),
+            (None, Some(_)) => {}
         }
     }
 
-    fn grants(&self, stage: &StageEntry, place: &dyn Fn(&[&str]) -> Place, problems: &mut Problems) {
-        let grant = &stage.grant;
-        let keys = || self.loaded.config.keys.keys().map(String::as_str);
-        for (i, name) in grant.crypto.iter().enumerate() {
-            if !self.loaded.config.keys.contains_key(name) {
-                let hint = match nearest(name, keys()) {
-                    Some(meant) => format!("did you mean `{meant}`?"),
-                    None => format!("add it to the file: `keys: {{ {name}: ${{env:NAME}} }}`"),
-                };
-                let message = format!("`crypto` grants the key `{name}`, which `keys` does not have");
-                problems.error(place(&["grant", "crypto", &i.to_string()]), "grant.unknown_key", message, hint);
-            }
+    fn grants(&self, grant: &Grant, place: &dyn Fn(&[&str]) -> Place, problems: &mut Problems) {
+        let keys = self.keys("keys");
+        for (i, name) in grant.crypto.iter().enumerate().filter(|(_, name)| !keys.contains(&name.as_str())) {
+            let hint = match nearest(name, keys.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("add it to the file: `keys: {{ {name}: ${{env:NAME}} }}`"),
+            };
+            let message = format!("`crypto` grants the key `{name}`, which `keys` does not have");
+            problems.error(place(&["grant", "crypto", &i.to_string()]), "grant.unknown_key", message, hint);
         }
         for (i, name) in grant.keys.iter().enumerate() {
             let writes = || grant.columns.iter().chain(&grant.write);
@@ -78,16 +115,14 @@ impl Look<'_> {
         for (list, names) in [("columns", &grant.columns), ("read", &grant.read), ("write", &grant.write)] {
             column_names(names, |i| place(&["grant", list, i]), problems);
         }
-        let (columns, read) = (&grant.columns, &grant.read);
-        if columns.is_empty() && read.is_empty() && grant.write.is_empty() {
+        if grant.columns.is_empty() && grant.read.is_empty() && grant.write.is_empty() {
             let hint = "add `grant: { columns: [...] }` with the columns that it is for";
-            let message = format!("the stage `{}` is granted no column: it can do nothing", stage.plugin);
-            problems.warning(place(&[]), "grant.nothing", message, hint);
+            problems.warning(place(&[]), "grant.nothing", "the stage is granted no column: it can do nothing", hint);
         }
     }
 
     fn metrics(&self, problems: &mut Problems) {
-        let Some(metrics) = &self.loaded.config.metrics else { return };
+        let Some(metrics) = self.part::<MetricsEntry>(&["metrics"]) else { return };
         if metrics.listen.parse::<SocketAddr>().is_err() {
             let hint = "write an address and a port, such as 127.0.0.1:9464 or [::1]:9464";
             let message = format!("`{}` is no address to listen on", metrics.listen);
@@ -96,12 +131,17 @@ impl Look<'_> {
     }
 
     fn letters(&self, problems: &mut Problems) {
-        let Some(letters) = &self.loaded.config.dead_letters else { return };
+        let Some(letters) = self.part::<LettersEntry>(&["dead_letters"]) else { return };
         let place = self.tree.key_place(&["dead_letters"]);
         if letters.delta.is_some() && letters.ndjson.is_some() {
-            problems.error(place, "config.choice", "`dead_letters` names more than one component", "name one: delta or ndjson");
+            problems.error(
+                place,
+                "config.choice",
+                "`dead_letters` names more than one component",
+                "name one: delta or ndjson",
+            );
         }
-        if letters.ndjson.is_some() && self.loaded.config.sink.delta.is_some() {
+        if letters.ndjson.is_some() && self.tree.at(["sink", "delta"]).is_some() {
             let message = "letters in a file have no position to compare: they may repeat after a crash";
             problems.warning(place, "letters.at_least_once", message, "use `delta` for letters exactly once");
         }
@@ -109,18 +149,23 @@ impl Look<'_> {
 
     fn tests(&self, problems: &mut Problems) {
         let mut names = BTreeMap::new();
-        for (index, case) in self.loaded.config.tests.iter().enumerate() {
+        for index in 0..self.length("tests") {
             let at = index.to_string();
+            let Some(case) = self.part::<TestCase>(&["tests", &at]) else { continue };
             let place = |path: &[&str]| self.tree.place_of(&[&["tests", &at], path].concat());
-            if let Some(first) = names.insert(&case.name, index) {
+            if let Some(first) = names.insert(case.name.clone(), index) {
                 let message = format!("the name `{}` is also that of test {}", case.name, first + 1);
                 problems.error(place(&["name"]), "test.duplicate_name", message, "give each test a name of its own");
             }
             changes("given", &case.given, &place, problems);
             changes("expect", &case.expect, &place, problems);
-            test_tables(case, &place, problems);
+            test_tables(&case, &place, problems);
         }
     }
+}
+
+fn found<T>(built: Result<T>) -> Vec<Error> {
+    built.err().into_iter().collect()
 }
 
 fn patterns(tables: &[String], place: impl Fn(&str) -> Place, problems: &mut Problems) {
@@ -128,9 +173,19 @@ fn patterns(tables: &[String], place: impl Fn(&str) -> Place, problems: &mut Pro
         let body = pattern.strip_suffix('*').unwrap_or(pattern);
         if body.contains('*') {
             let message = format!("`{pattern}` has a `*` that is not at its end");
-            problems.error(place(&i.to_string()), "stage.pattern", message, "write a name, or a prefix with `*` at its end");
+            problems.error(
+                place(&i.to_string()),
+                "stage.pattern",
+                message,
+                "write a name, or a prefix with `*` at its end",
+            );
         } else if tables[..i].contains(pattern) {
-            problems.warning(place(&i.to_string()), "stage.pattern", format!("`{pattern}` is there twice"), "remove one");
+            problems.warning(
+                place(&i.to_string()),
+                "stage.pattern",
+                format!("`{pattern}` is there twice"),
+                "remove one",
+            );
         }
     }
 }
@@ -148,7 +203,8 @@ fn column_names(names: &[String], place: impl Fn(&str) -> Place, problems: &mut 
 }
 
 fn changes(list: &str, changes: &[TestChange], place: &dyn Fn(&[&str]) -> Place, problems: &mut Problems) {
-    let allowed: &[&str] = if list == "given" { &["insert", "update", "delete"] } else { &["insert", "update", "delete", "reject"] };
+    let allowed: &[&str] =
+        if list == "given" { &["insert", "update", "delete"] } else { &["insert", "update", "delete", "reject"] };
     for (i, change) in changes.iter().enumerate() {
         let at = i.to_string();
         let present = [
@@ -168,7 +224,12 @@ fn changes(list: &str, changes: &[TestChange], place: &dyn Fn(&[&str]) -> Place,
             problems.error(place(&[list, &at]), "test.change", message, hint);
         }
         if change.table.trim().is_empty() || change.table.contains('*') {
-            problems.error(place(&[list, &at, "table"]), "test.table", "a change belongs to one table", "write namespace.table");
+            problems.error(
+                place(&[list, &at, "table"]),
+                "test.table",
+                "a change belongs to one table",
+                "write namespace.table",
+            );
         }
     }
 }

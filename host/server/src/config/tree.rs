@@ -17,8 +17,19 @@ const MAX_DEPTH: usize = 64;
 pub struct Node {
     pub place: Place,
     pub data: Data,
-    /// The value came through a reference (`${env:…}`): it is never shown.
-    pub referenced: bool,
+    pub origin: Origin,
+}
+
+/// How a value came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// It stands in the file.
+    #[default]
+    Literal,
+    /// Through a reference (`${env:…}`): it is never shown.
+    Reference,
+    /// Through a reference that did not resolve, which has been said: nothing more is said of it.
+    Unresolved,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +86,15 @@ impl Node {
     pub fn key_place(&self, path: &[&str]) -> Place {
         let key = path.split_last().and_then(|(key, parents)| self.at(parents.iter().copied())?.entry(key));
         key.map_or_else(|| self.place_of(path), |(k, _)| k.place)
+    }
+
+    /// Whether a reference in it did not resolve.
+    pub fn has_unresolved(&self) -> bool {
+        match &self.data {
+            Data::Scalar(_) => self.origin == Origin::Unresolved,
+            Data::Sequence(items) => items.iter().any(Node::has_unresolved),
+            Data::Mapping(entries) => entries.iter().any(|(_, node)| node.has_unresolved()),
+        }
     }
 
     pub fn as_str(&self) -> Option<&str> {
@@ -201,7 +221,7 @@ impl<'t> Reader<'t, '_> {
             Event::Alias(anchor) => return self.alias(anchor, span),
             _ => return Err(syntax(span, "a value is missing here")),
         };
-        let node = Node { place: place(span.start), data, referenced: false };
+        let node = Node { place: place(span.start), data, origin: Origin::Literal };
         if anchor > 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -209,7 +229,11 @@ impl<'t> Reader<'t, '_> {
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<Node, Syntax> {
-        let node = self.anchors.get(&anchor).cloned().ok_or_else(|| syntax(span, "an alias of an anchor that is not complete"))?;
+        let node = self
+            .anchors
+            .get(&anchor)
+            .cloned()
+            .ok_or_else(|| syntax(span, "an alias of an anchor that is not complete"))?;
         self.nodes += size(&node);
         Ok(Node { place: place(span.start), ..node })
     }
@@ -280,7 +304,11 @@ fn number(text: &str) -> Option<Number> {
         return Some(n.into());
     }
     let is_float = digits.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
-    if is_float && digits.bytes().any(|b| b.is_ascii_digit()) { text.parse().ok().and_then(Number::from_f64) } else { None }
+    if is_float && digits.bytes().any(|b| b.is_ascii_digit()) {
+        text.parse().ok().and_then(Number::from_f64)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -299,7 +327,8 @@ mod tests {
 
     #[test]
     fn scalars_have_the_types_of_the_core_schema() {
-        let (node, problems) = tree("[1, -2, 0x1F, 1.5, 1e3, true, ~, no, \"1\", 2026-11-25, 1.2.3, 007a, 18446744073709551615]");
+        let (node, problems) =
+            tree("[1, -2, 0x1F, 1.5, 1e3, true, ~, no, \"1\", 2026-11-25, 1.2.3, 007a, 18446744073709551615]");
         assert_eq!(problems, Vec::<String>::new());
         let expected = json!([1, -2, 31, 1.5, 1000.0, true, null, "no", "1", "2026-11-25", "1.2.3", "007a", u64::MAX]);
         assert_eq!(node.unwrap().to_json(), expected);

@@ -71,7 +71,8 @@ fn seen(change: &TestChange) -> Option<Seen> {
 
 /// Both lists in step; what one has more than the other is shown alone. Refusals come after the rows.
 fn differences_of(table: &str, expected: &[Seen], got: &[Seen]) -> Vec<Difference> {
-    let split = |all: &[Seen]| -> (Vec<Seen>, Vec<Seen>) { all.iter().cloned().partition(|s| !matches!(s, Seen::Reject(_))) };
+    let split =
+        |all: &[Seen]| -> (Vec<Seen>, Vec<Seen>) { all.iter().cloned().partition(|s| !matches!(s, Seen::Reject(_))) };
     let (expected, got) = (split(expected), split(got));
     let pairs = [(expected.0, got.0), (expected.1, got.1)];
     pairs.iter().flat_map(|(expected, got)| in_step(table, expected, got)).collect()
@@ -84,7 +85,11 @@ fn in_step(table: &str, expected: &[Seen], got: &[Seen]) -> Vec<Difference> {
     let (expected, got) = (&expected[..expected.len() - ends], &got[..got.len() - ends]);
     (0..expected.len().max(got.len()))
         .filter(|i| !matches!((expected.get(*i), got.get(*i)), (Some(e), Some(g)) if same(e, g)))
-        .map(|i| Difference { table: table.to_owned(), expected: expected.get(i).map(shown), got: got.get(i).map(shown) })
+        .map(|i| Difference {
+            table: table.to_owned(),
+            expected: expected.get(i).map(shown),
+            got: got.get(i).map(shown),
+        })
         .collect()
 }
 

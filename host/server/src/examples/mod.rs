@@ -57,9 +57,13 @@ pub async fn run(case: &TestCase, stages: &mut [Box<dyn Stage>]) -> Report {
             differences.extend(case.dropped.filter(|d| *d != dropped).map(|d| Difference::dropped(d, dropped)));
             Report { name: case.name.clone(), passed: differences.is_empty(), dropped, differences, error: None }
         }
-        Err(error) => {
-            Report { name: case.name.clone(), passed: false, dropped: 0, differences: Vec::new(), error: Some(error.to_string()) }
-        }
+        Err(error) => Report {
+            name: case.name.clone(),
+            passed: false,
+            dropped: 0,
+            differences: Vec::new(),
+            error: Some(error.to_string()),
+        },
     }
 }
 

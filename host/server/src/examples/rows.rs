@@ -72,7 +72,8 @@ fn schema(table: &str, changes: &[&TestChange], form: &TestTable) -> Result<Tabl
     let mut columns = Vec::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
         let ty = match form.columns.get(*name) {
-            Some(text) => column_type(text).ok_or_else(|| Error::config("test.type", format!("`{text}` is no type of a column")))?,
+            Some(text) => column_type(text)
+                .ok_or_else(|| Error::config("test.type", format!("`{text}` is no type of a column")))?,
             None => inferred(rows.iter().filter_map(|row| row.get(*name))),
         };
         let column = Column::new(*name, ty);
@@ -99,7 +100,9 @@ fn inferred<'v>(values: impl Iterator<Item = &'v Value>) -> ColumnType {
         found = Some(match found {
             None => ty,
             Some(same) if same == ty => ty,
-            Some(ColumnType::Int64 | ColumnType::Float64) if matches!(ty, ColumnType::Int64 | ColumnType::Float64) => ColumnType::Float64,
+            Some(ColumnType::Int64 | ColumnType::Float64) if matches!(ty, ColumnType::Int64 | ColumnType::Float64) => {
+                ColumnType::Float64
+            }
             Some(_) => ColumnType::Json,
         });
     }
@@ -152,14 +155,20 @@ fn append(column: &mut ColumnBuilder, form: &Column, value: Option<&Value>) -> R
         (Cells::Int16(b), _) => b.append_value(int()?.try_into().map_err(|_| misfit())?),
         (Cells::Int32(b), _) => b.append_value(int()?.try_into().map_err(|_| misfit())?),
         (Cells::Int64(b), _) => b.append_value(int()?),
-        (Cells::UInt64(b), _) => b.append_value(value.as_u64().or_else(|| value.as_str()?.parse().ok()).ok_or_else(misfit)?),
+        (Cells::UInt64(b), _) => {
+            b.append_value(value.as_u64().or_else(|| value.as_str()?.parse().ok()).ok_or_else(misfit)?)
+        }
         (Cells::Float32(b), _) => b.append_value(float()? as f32),
         (Cells::Float64(b), _) => b.append_value(float()?),
-        (Cells::Decimal(b), ColumnType::Decimal { scale, .. }) => b.append_value(unscaled(value, *scale).ok_or_else(misfit)?),
+        (Cells::Decimal(b), ColumnType::Decimal { scale, .. }) => {
+            b.append_value(unscaled(value, *scale).ok_or_else(misfit)?)
+        }
         (Cells::Text(b), ColumnType::Json) => b.append_value(value.to_string()),
         (Cells::Text(b), ColumnType::BigDecimal) if value.is_number() => b.append_value(value.to_string()),
         (Cells::Text(b), _) => b.append_value(text()?),
-        (Cells::Binary(b), _) => b.append_value(hex(text()?.strip_prefix("\\x").unwrap_or_default()).ok_or_else(misfit)?),
+        (Cells::Binary(b), _) => {
+            b.append_value(hex(text()?.strip_prefix("\\x").unwrap_or_default()).ok_or_else(misfit)?)
+        }
         (Cells::Uuid(b), _) => {
             let bytes = hex(&text()?.replace('-', "")).filter(|bytes| bytes.len() == 16).ok_or_else(misfit)?;
             b.append_value(bytes).map_err(|e| e.to_string())?;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use millrace_connectors::file::FileConfig;
 use millrace_connectors::generator::GeneratorConfig;
-use millrace_connectors::postgres::{self, PostgresConfig};
 use millrace_connectors::null::NullConfig;
+use millrace_connectors::postgres::{self, PostgresConfig};
 use millrace_connectors::stdout::StdoutConfig;
 use millrace_core::cut::BatchLimits;
 use millrace_core::environment::Environment;
@@ -30,7 +30,7 @@ use crate::config::model::{LettersEntry, PipelineFile, SettingsEntry, SinkEntry,
 use crate::telemetry::Health;
 
 pub use letters::NdjsonLetters;
-pub use runtime::{Inspection, PluginRuntime};
+pub use runtime::PluginRuntime;
 pub use stages::{configure, load_for};
 pub use verdict::check_plugins;
 
@@ -65,6 +65,12 @@ pub fn build(loaded: &Loaded, host: &Host) -> Result<Pipeline> {
         env: host.env.clone(),
         health: host.health.clone(),
     };
+    if let SinkChoice::Delta(config) = &parts.sink {
+        writable(sink_root(&config.path))?;
+    }
+    if let LettersChoice::Delta(config) = &parts.letters {
+        writable(&config.path)?;
+    }
     let records = match parts.sink()?.records() {
         Some(records) => records,
         None => records_in(&parts.state_dir, &config.pipeline, host.env.clone())?,
@@ -94,6 +100,26 @@ pub fn is_bounded(source: &SourceEntry) -> bool {
 /// The folder for what has no place beside the sink.
 pub fn state_dir(loaded: &Loaded) -> PathBuf {
     loaded.config.state_dir.clone().unwrap_or_else(|| loaded.folder.join(".millrace").join(&loaded.config.pipeline))
+}
+
+/// A local folder that can not be used would be tried for ever: a person has to mend it, so it is said at the start.
+fn writable(path: &str) -> Result<()> {
+    let local = path.strip_prefix("file://").unwrap_or(path);
+    if local.contains("://") {
+        return Ok(());
+    }
+    let folder = Path::new(local);
+    let probe = || {
+        std::fs::create_dir_all(folder)?;
+        let probe = folder.join(format!(".millrace-probe-{}", std::process::id()));
+        std::fs::write(&probe, b"")?;
+        std::fs::remove_file(&probe)
+    };
+    probe().map_err(|e| {
+        let reason = crate::config::reference::io_reason(&e);
+        Error::config("store.unusable", format!("{}: {reason}", folder.display()))
+            .hint("give the sink a folder that this user may write, with space left")
+    })
 }
 
 fn records_in(folder: &Path, pipeline: &str, env: Arc<dyn Environment>) -> Result<Arc<dyn RecordStore>> {
@@ -221,7 +247,9 @@ impl Parts for WiredParts {
 
     fn letters(&self) -> Result<Box<dyn Sink>> {
         Ok(match &self.letters {
-            LettersChoice::Delta(config) => Box::new(DeltaSink::single(config.clone(), &self.pipeline, self.env.clone())?),
+            LettersChoice::Delta(config) => {
+                Box::new(DeltaSink::single(config.clone(), &self.pipeline, self.env.clone())?)
+            }
             LettersChoice::File(path) => Box::new(NdjsonLetters::new(path.clone())),
         })
     }

@@ -26,7 +26,7 @@ impl ObservedSource {
 
 impl Drop for ObservedSource {
     fn drop(&mut self) {
-        self.health.set(&self.pipeline, Stand::Starting);
+        self.health.pause(&self.pipeline);
     }
 }
 

@@ -1,53 +1,53 @@
 //! The plugin runtime of this process.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use millrace_core::Result;
 use millrace_core::stage::StageLoader;
-use millrace_core::{Error, Result};
-use serde::Serialize;
+use millrace_wasm::{Inspection, Keys, RuntimeOptions, WasmRuntime};
 use serde_json::{Map, Value};
 
 use crate::config::model::Limits;
 use crate::config::quantity::{Interval, Size};
 use crate::config::secret::Secret;
 
-#[derive(Clone)]
-pub struct PluginRuntime {}
-
-impl std::fmt::Debug for PluginRuntime {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PluginRuntime")
-    }
-}
-
-/// What `plugin inspect` shows.
-#[derive(Clone, Debug, Serialize)]
-pub struct Inspection {
-    pub name: String,
-    pub version: String,
-    pub description: String,
-    pub roles: Vec<String>,
-    /// Version of the plugin contract that it was built against.
-    pub contract: String,
-    pub imports: Vec<String>,
-    /// SHA-256 in hexadecimal.
-    pub digest: String,
-    pub config_schema: Option<Value>,
+/// Makes stages of components. Compiled components are kept on disk between runs.
+#[derive(Clone, Debug)]
+pub struct PluginRuntime {
+    cache: Option<PathBuf>,
+    /// For looking at components; pipelines get runtimes with their own keys, on the same engine.
+    inspector: WasmRuntime,
 }
 
 impl PluginRuntime {
+    /// Errors: `plugin.engine` where this machine can not run compiled components.
     pub fn start() -> Result<Self> {
-        Ok(Self {})
+        let cache = cache_folder();
+        let inspector = WasmRuntime::new(RuntimeOptions { cache: cache.clone(), ..RuntimeOptions::default() })?;
+        Ok(Self { cache, inspector })
     }
 
-    pub fn loader(&self, _pipeline: &str, _keys: &BTreeMap<String, Secret>) -> Result<Arc<dyn StageLoader>> {
-        Err(Error::bug("no plugins yet"))
+    /// A loader of stages for one pipeline, with the secrets that it may grant.
+    pub fn loader(&self, pipeline: &str, keys: &BTreeMap<String, Secret>) -> Result<Arc<dyn StageLoader>> {
+        let keys = keys.iter().map(|(name, secret)| (name.clone(), secret.expose().as_bytes().to_vec()));
+        let options =
+            RuntimeOptions { pipeline: pipeline.to_owned(), cache: self.cache.clone(), keys: Keys::new(keys) };
+        Ok(Arc::new(WasmRuntime::new(options)?))
     }
 
-    pub async fn inspect(&self, _bytes: &[u8]) -> Result<Inspection> {
-        Err(Error::bug("no plugins yet"))
+    /// Says what a component is.
+    pub async fn inspect(&self, bytes: &[u8]) -> Result<Inspection> {
+        self.inspector.inspect(bytes).await
     }
+}
+
+/// Where the user's caches lie (XDG); none: components are compiled at each start.
+fn cache_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let caches = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+    Some(caches.join("millrace").join("plugins"))
 }
 
 /// Limits in the runtime's own form: only what the file sets, so that a new default is no new version of a stage.
@@ -64,15 +64,17 @@ pub(super) fn limits(limits: &Limits) -> String {
         ("log_lines_per_second", limits.log_lines_per_second.map(u64::from)),
         ("calls_per_instance", limits.calls_per_instance.map(u64::from)),
     ];
-    let object: Map<String, Value> = set.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
+    let object: Map<String, Value> =
+        set.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
     if object.is_empty() { String::new() } else { super::stages::canonical(&Value::Object(object)) }
 }
 
 /// The part of a stage that an error of loading it is about.
 pub(super) fn blames(code: &str) -> &'static str {
-    match code.split('.').next() {
-        Some("grant") => "grant",
-        Some("config") => "config",
+    match code {
+        "plugin.grant_missing" | "plugin.unknown_key" => "grant",
+        "plugin.invalid_config" => "config",
+        "plugin.limits" => "limits",
         _ => "plugin",
     }
 }

@@ -23,7 +23,8 @@ pub fn configure(loaded: &Loaded, entries: &[StageEntry]) -> Result<Vec<Configur
 fn stage(entry: &StageEntry, folder: &Path) -> Result<ConfiguredStage> {
     let path = plugins::find(&entry.plugin, folder)?;
     let artifact = std::fs::read(&path).map_err(|e| {
-        Error::config("plugin.unreadable", format!("{}: {}", path.display(), io_reason(&e))).hint("make the file readable for this user")
+        Error::config("plugin.unreadable", format!("{}: {}", path.display(), io_reason(&e)))
+            .hint("make the file readable for this user")
     })?;
     let digest = hex(&Sha256::digest(&artifact));
     if let Some(pinned) = entry.digest.as_deref().map(|d| d.trim_start_matches("sha256:")).filter(|d| *d != digest) {
@@ -49,7 +50,12 @@ fn grants(grant: &Grant) -> Grants {
         names.extend(list.iter().filter(|n| !grant.columns.contains(n)).cloned());
         names
     };
-    Grants { read: both(&grant.read), write: both(&grant.write), keys: grant.keys.clone(), crypto: grant.crypto.clone() }
+    Grants {
+        read: both(&grant.read),
+        write: both(&grant.write),
+        keys: grant.keys.clone(),
+        crypto: grant.crypto.clone(),
+    }
 }
 
 /// JSON with sorted keys: the same configuration has one text, whatever its order in the file.
@@ -58,7 +64,8 @@ pub(super) fn canonical(value: &Value) -> String {
         Value::Object(object) => {
             let mut keys: Vec<&String> = object.keys().collect();
             keys.sort();
-            let entries: Vec<String> = keys.iter().map(|k| format!("{}:{}", Value::from(k.as_str()), canonical(&object[*k]))).collect();
+            let entries: Vec<String> =
+                keys.iter().map(|k| format!("{}:{}", Value::from(k.as_str()), canonical(&object[*k]))).collect();
             format!("{{{}}}", entries.join(","))
         }
         Value::Array(items) => format!("[{}]", items.iter().map(canonical).collect::<Vec<_>>().join(",")),
@@ -88,7 +95,10 @@ mod tests {
 
     #[test]
     fn a_configuration_has_one_text_whatever_the_order_of_its_keys() {
-        assert_eq!(canonical(&json!({"b": [1, {"d": null, "c": "x"}], "a": true})), r#"{"a":true,"b":[1,{"c":"x","d":null}]}"#);
+        assert_eq!(
+            canonical(&json!({"b": [1, {"d": null, "c": "x"}], "a": true})),
+            r#"{"a":true,"b":[1,{"c":"x","d":null}]}"#
+        );
     }
 
     #[test]

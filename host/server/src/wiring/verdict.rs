@@ -26,8 +26,8 @@ async fn check_stage(loaded: &Loaded, index: usize, plugins: &PluginRuntime) -> 
         Ok(inspection) => inspection,
         Err(error) => return vec![loaded.problem(&["stages", &at, "plugin"], &error)],
     };
-    if let Some(schema) = &inspection.config_schema {
-        let problems = config_problems(loaded, &at, schema);
+    if inspection.config_schema.is_object() {
+        let problems = config_problems(loaded, &at, &inspection.config_schema);
         if !problems.is_empty() {
             return problems;
         }

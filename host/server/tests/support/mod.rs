@@ -56,7 +56,10 @@ impl Place {
 
 /// Where `cargo xtask plugins` puts the first-party plugins.
 pub fn plugins() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/dist").canonicalize().expect("plugins/dist is there: cargo xtask plugins")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../plugins/dist")
+        .canonicalize()
+        .expect("plugins/dist is there: cargo xtask plugins")
 }
 
 impl Said {
