@@ -87,6 +87,8 @@ pub struct CutBuilder {
     rows: u64,
     bytes: u64,
     commit_time: i64,
+    /// Rows of a snapshot were appended.
+    snapshot: bool,
 }
 
 impl CutBuilder {
@@ -100,6 +102,7 @@ impl CutBuilder {
             rows: 0,
             bytes: 0,
             commit_time: 0,
+            snapshot: false,
         }
     }
 
@@ -107,6 +110,7 @@ impl CutBuilder {
     /// the table's batch where it is full or of another version, so that the images of a change stay together.
     /// Tables are told apart by the identity of the `Arc`: keep one for each schema version.
     pub fn table(&mut self, source: &SourceKey, schema: &Arc<TableSchema>, snapshot: bool) -> Result<&mut RowsBuilder> {
+        self.snapshot |= snapshot;
         let is_open = self.open.get(self.current).is_some_and(|(s, _)| s == source);
         if !is_open {
             self.current = match self.open.iter().position(|(s, _)| s == source) {
@@ -181,6 +185,11 @@ impl CutBuilder {
         self.bytes + self.open.iter().map(|(_, b)| b.bytes() as u64).sum::<u64>()
     }
 
+    /// Whether the rows of a snapshot are in it: such a cut ends with the snapshot and nowhere else (I9).
+    pub fn is_snapshot(&self) -> bool {
+        self.snapshot
+    }
+
     /// Batches that are closed and not yet taken: a source that has filled one may return [`Boundary::Within`].
     pub fn has_closed(&self) -> bool {
         !self.closed.is_empty()
@@ -194,6 +203,7 @@ impl CutBuilder {
     /// Ends the cut: closes every batch and answers the rest of them with the cut, whose `number`, `position`,
     /// `snapshot` and `end` the caller fills in.
     pub fn finish(&mut self) -> Result<(Vec<ChangeBatch>, Cut)> {
+        self.snapshot = false;
         for index in 0..self.open.len() {
             self.close(index)?;
         }

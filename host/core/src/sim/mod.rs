@@ -198,7 +198,7 @@ impl Schedule {
             batch: BatchLimits { rows: 1 + self.rng.below(4) as usize, bytes: 1 << 20 },
             cut_interval: millis(2 + self.rng.below(10)),
             cut_rows: 2 + self.rng.below(6),
-            split_rows: 4 + self.rng.below(6),
+            split_rows: 2 + self.rng.below(8),
             record_interval: millis(5 + self.rng.below(60)),
             queue: 1 + self.rng.below(4) as usize,
             retry_pause: millis(5),

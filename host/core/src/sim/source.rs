@@ -22,8 +22,17 @@ pub(super) struct SimSource {
     link: Link,
     schemas: BTreeMap<&'static str, Arc<TableSchema>>,
     to_snapshot: VecDeque<&'static str>,
+    reading: Option<Reading>,
     /// Next transaction, and next change in it.
     next: (usize, usize),
+}
+
+/// A snapshot under way.
+struct Reading {
+    /// Transactions that are in it.
+    count: usize,
+    rows: Vec<(i64, char)>,
+    read: usize,
 }
 
 impl SimSource {
@@ -33,7 +42,7 @@ impl SimSource {
             Arc::new(TableSchema::new(TableName::new("", source), columns, Images::Full))
         };
         let schemas = SOURCES.map(|s| (s, schema(s))).into();
-        Self { link, schemas, to_snapshot: VecDeque::new(), next: (0, 0) }
+        Self { link, schemas, to_snapshot: VecDeque::new(), reading: None, next: (0, 0) }
     }
 
     fn position(&self) -> Position {
@@ -58,19 +67,27 @@ impl SimSource {
         Ok(Boundary::Commit(self.position()))
     }
 
+    /// A few rows of the snapshot under way: it is long, and the engine hears of it in between.
     fn snapshot(&mut self, into: &mut CutBuilder, source: &'static str) -> Result<Boundary> {
-        let (count, state) = {
+        let begin = || {
             let world = lock(&self.link.world);
-            (world.head, world.state(source, world.head))
+            Reading { count: world.head, rows: world.state(source, world.head).into_iter().collect(), read: 0 }
         };
+        let reading = self.reading.get_or_insert_with(begin);
         let key = SourceKey::new(source);
-        for (ordinal, (id, value)) in state.into_iter().enumerate() {
+        for (id, value) in reading.rows.iter().skip(reading.read).take(3) {
             let rows = into.table(&key, &self.schemas[source], true)?;
-            rows.begin_change(Order::new(snapshot_of(count), ordinal as i64 + 1), 0);
-            row(rows, ChangeType::Insert, id, value);
+            reading.read += 1;
+            rows.begin_change(Order::new(snapshot_of(reading.count), reading.read as i64), 0);
+            row(rows, ChangeType::Insert, *id, *value);
         }
+        if reading.read < reading.rows.len() {
+            return Ok(Boundary::Within);
+        }
+        let order = Order::new(snapshot_of(reading.count), i64::MAX);
+        self.reading = None;
         self.to_snapshot.pop_front();
-        Ok(Boundary::Snapshot { source: key, order: Order::new(snapshot_of(count), i64::MAX) })
+        Ok(Boundary::Snapshot { source: key, order })
     }
 }
 
@@ -102,6 +119,7 @@ impl Source for SimSource {
         }
         let token: [u8; 8] = start.token.as_ref().try_into().map_err(|_| Error::bug("token"))?;
         self.next = (u64::from_be_bytes(token) as usize, 0);
+        self.reading = None;
         self.to_snapshot =
             SOURCES.into_iter().filter(|s| !resume.snapshots.contains_key(&SourceKey::new(*s))).collect();
         Ok(Opened { incarnation: "sim".into(), start })
