@@ -78,7 +78,9 @@ fn batch(schema: &Arc<TableSchema>, first: i64) -> Result<ChangeBatch> {
                 Cells::Int64(cells) => cells.append_value((mixed % 10_u64.pow(2 * index as u32)) as i64),
                 Cells::Float64(cells) => cells.append_value(mixed as f64 / 100.0),
                 Cells::Boolean(cells) => cells.append_value(mixed.is_multiple_of(3)),
-                Cells::Text(cells) if index < 8 => cells.append_value(["Ada", "Grace", "Edsger", "Barbara"][(mixed % 4) as usize]),
+                Cells::Text(cells) if index < 8 => {
+                    cells.append_value(["Ada", "Grace", "Edsger", "Barbara"][(mixed % 4) as usize])
+                }
                 Cells::Text(cells) => cells.append_value(format!("{:x}@{index}.example", mixed % 1_000_000)),
                 other => other.append_null(),
             }

@@ -117,7 +117,10 @@ impl DeltaConfig {
         }
         if self.target_file_size < 1 << 20 {
             let size = self.target_file_size;
-            problems.push(Error::config("delta.target_file_size", format!("`target_file_size` is {size} bytes")).hint("at least 1 MiB"));
+            problems.push(
+                Error::config("delta.target_file_size", format!("`target_file_size` is {size} bytes"))
+                    .hint("at least 1 MiB"),
+            );
         }
         if self.log_retention_hours == 0 || self.deleted_file_retention_hours == 0 {
             let hint = "a host that was suspended for less than an hour must still find its commits";

@@ -20,7 +20,10 @@ pub(crate) struct AppIds {
 impl AppIds {
     pub(crate) fn new(pipeline: &str, incarnation: &str) -> Self {
         let pipeline = escaped(pipeline);
-        Self { epoch: format!("millrace/{pipeline}/epoch"), prefix: format!("millrace/{pipeline}/{}/", escaped(incarnation)) }
+        Self {
+            epoch: format!("millrace/{pipeline}/epoch"),
+            prefix: format!("millrace/{pipeline}/{}/", escaped(incarnation)),
+        }
     }
 
     /// The epoch of a host as its own `txn`. `now`: milliseconds since 1970-01-01 UTC; without it readers that expire
@@ -87,7 +90,10 @@ pub(crate) fn compare(place: &str, found: &Head, continues_from: &Head) -> Resul
         Verdict::Commit => Ok(()),
         Verdict::LetGo => Err(Error::let_go(
             "epoch.superseded",
-            format!("{place} has epoch {} and this host has {}: another host owns the pipeline", found.epoch, continues_from.epoch),
+            format!(
+                "{place} has epoch {} and this host has {}: another host owns the pipeline",
+                found.epoch, continues_from.epoch
+            ),
         )),
         Verdict::Reload => Err(Error::reload(
             "position.moved",

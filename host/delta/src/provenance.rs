@@ -73,7 +73,8 @@ impl ProvenanceTable {
     pub(crate) async fn append(&mut self, line: &Provenance) -> Result<()> {
         let app_id = format!("millrace/{}/provenance", line.pipeline);
         let record = i64::try_from(line.record).map_err(|_| Error::bug("a record number is too high"))?;
-        let has = |state: Option<&TableState>| state.and_then(|s| s.txns.get(&app_id)).is_some_and(|t| t.version >= record);
+        let has =
+            |state: Option<&TableState>| state.and_then(|s| s.txns.get(&app_id)).is_some_and(|t| t.version >= record);
         if has(self.table.state()) {
             return Ok(());
         }
@@ -105,7 +106,10 @@ impl ProvenanceTable {
                 return Ok(Step::Skip);
             }
             if state.is_some() != existed {
-                return Err(Error::reload("table.changed", "the provenance table was created by another host meanwhile"));
+                return Err(Error::reload(
+                    "table.changed",
+                    "the provenance table was created by another host meanwhile",
+                ));
             }
             Ok(Step::Commit)
         };

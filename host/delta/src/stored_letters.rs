@@ -82,7 +82,12 @@ fn scan(bytes: Bytes, owner: &Owner, after: Option<Order>, into: &mut Vec<Stored
     Ok(())
 }
 
-fn collect(batch: &RecordBatch, owner: &Owner, after: Option<Order>, into: &mut Vec<StoredLetter>) -> Result<(), String> {
+fn collect(
+    batch: &RecordBatch,
+    owner: &Owner,
+    after: Option<Order>,
+    into: &mut Vec<StoredLetter>,
+) -> Result<(), String> {
     // Others may have compacted the file, with texts in another of Arrow's forms.
     let column = |name: &str| {
         let cells = batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"))?;
@@ -93,11 +98,14 @@ fn collect(batch: &RecordBatch, owner: &Owner, after: Option<Order>, into: &mut 
     let (pipeline, incarnation) = (pipeline.as_string::<i32>(), incarnation.as_string::<i32>());
     let (source, position) = (source.as_string::<i32>(), position.as_string::<i32>());
     for row in 0..batch.num_rows() {
-        let ours = pipeline.is_valid(row) && pipeline.value(row) == owner.pipeline && incarnation.value(row) == owner.incarnation;
+        let ours = pipeline.is_valid(row)
+            && pipeline.value(row) == owner.pipeline
+            && incarnation.value(row) == owner.incarnation;
         if !ours {
             continue;
         }
-        let order = Order::from_sortable(position.value(row)).ok_or_else(|| format!("`{}` is no position", position.value(row)))?;
+        let order = Order::from_sortable(position.value(row))
+            .ok_or_else(|| format!("`{}` is no position", position.value(row)))?;
         if after.is_none_or(|after| order > after) {
             let source = SourceKey::try_from(source.value(row).to_owned())?;
             into.push(StoredLetter { source, order });

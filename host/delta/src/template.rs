@@ -27,8 +27,11 @@ impl Template {
         };
         let rest = below.replace("{namespace}", "").replace("{table}", "");
         if rest.contains(['{', '}']) {
-            return Err(Error::config("delta.path", format!("`{path}` has a place that is not {{namespace}} or {{table}}"))
-                .hint("s3://lake/{namespace}/{table}"));
+            return Err(Error::config(
+                "delta.path",
+                format!("`{path}` has a place that is not {{namespace}} or {{table}}"),
+            )
+            .hint("s3://lake/{namespace}/{table}"));
         }
         let bucket_in_place = base.ends_with(":/") || base.ends_with(':');
         if bucket_in_place {

@@ -119,17 +119,19 @@ impl Layout {
         *table = grown;
         let source = Arc::clone(source);
         let arrow = Arc::new(Schema::new(columns.iter().map(arrow_field).collect::<Vec<_>>()));
-        let floats = (0..columns.len()).filter(|i| matches!(columns[*i].ty, DeltaType::Float | DeltaType::Double)).collect();
+        let floats =
+            (0..columns.len()).filter(|i| matches!(columns[*i].ty, DeltaType::Float | DeltaType::Double)).collect();
         Ok(Ok(Self { source, columns, arrow, ways, partition, floats, names, meta: Some(meta) }))
     }
 
     /// A table of our own whose rows are not changes: the columns as they are.
     pub(crate) fn plain(source: &Arc<TableSchema>) -> Self {
-        let columns: Vec<Field> =
-            source.columns.iter().map(|c| Field::new(&*c.name, delta_type(&c.ty))).collect();
-        let ways = source.columns.iter().enumerate().filter_map(|(input, column)| {
-            Some(Way { input, how: conversion(&column.ty, &columns[input].ty)? })
-        });
+        let columns: Vec<Field> = source.columns.iter().map(|c| Field::new(&*c.name, delta_type(&c.ty))).collect();
+        let ways = source
+            .columns
+            .iter()
+            .enumerate()
+            .filter_map(|(input, column)| Some(Way { input, how: conversion(&column.ty, &columns[input].ty)? }));
         Self {
             ways: ways.collect(),
             arrow: Arc::new(Schema::new(columns.iter().map(arrow_field).collect::<Vec<_>>())),
@@ -198,7 +200,10 @@ fn unpartitioned(partition_by: &[String], found: &[(Field, usize, Convert)]) -> 
         });
     }
     let unfit = found.iter().find(|(f, ..)| {
-        matches!(f.ty, DeltaType::Float | DeltaType::Double | DeltaType::Binary | DeltaType::TextList | DeltaType::Foreign(_))
+        matches!(
+            f.ty,
+            DeltaType::Float | DeltaType::Double | DeltaType::Binary | DeltaType::TextList | DeltaType::Foreign(_)
+        )
     })?;
     Some(Misfit {
         code: "sink.partition_column",
@@ -223,8 +228,11 @@ fn add_meta(table: &mut DeltaSchema, field: &Field) -> Result<(), Misfit> {
 }
 
 fn new_column_refused(source: &TableSchema, name: &str) -> Error {
-    Error::halt("sink.schema_changed", format!("{} has a new column `{name}`, and the policy is `exception`", source.name))
-        .hint("add the column to the Delta table, or set `schema_evolution: evolve` or `ignore`")
+    Error::halt(
+        "sink.schema_changed",
+        format!("{} has a new column `{name}`, and the policy is `exception`", source.name),
+    )
+    .hint("add the column to the Delta table, or set `schema_evolution: evolve` or `ignore`")
 }
 
 pub(crate) use meta::POSITION;
@@ -238,7 +246,11 @@ mod tests {
         Arc::new(TableSchema::new(TableName::new("public", "t"), columns, Images::Full))
     }
 
-    fn plan(table: &mut DeltaSchema, columns: Vec<Column>, evolution: SchemaEvolution) -> Result<Result<Layout, Misfit>> {
+    fn plan(
+        table: &mut DeltaSchema,
+        columns: Vec<Column>,
+        evolution: SchemaEvolution,
+    ) -> Result<Result<Layout, Misfit>> {
         Layout::plan(&source(columns), table, &[], evolution, MetaColumns { change_type: true })
     }
 

@@ -93,7 +93,8 @@ fn sortable(order: Order, into: &mut Vec<u8>) {
 /// Five words, by their place in [`ChangeType`]'s numbers.
 fn change_types(types: &[ChangeType]) -> ArrayRef {
     let keys = Int8Array::from_iter_values(types.iter().map(|t| *t as i8 - 1));
-    let words: ArrayRef = Arc::new(StringArray::from_iter_values((1..=5).filter_map(ChangeType::from_code).map(ChangeType::name)));
+    let words: ArrayRef =
+        Arc::new(StringArray::from_iter_values((1..=5).filter_map(ChangeType::from_code).map(ChangeType::name)));
     let dictionary = DictionaryArray::<Int8Type>::try_new(keys, words);
     match dictionary.map(|d| arrow_cast::cast(&d, &DataType::Utf8)) {
         Ok(Ok(texts)) => texts,

@@ -37,7 +37,8 @@ pub(crate) fn stats(metadata: &ParquetMetaData, columns: &[Indexed<'_>]) -> Stri
     let mut greatest = String::new();
     let mut nulls = String::new();
     for (index, column) in columns.iter().enumerate() {
-        if index >= INDEXED_COLUMNS && !column.name.starts_with(crate::META_PREFIX) || *column.ty == DeltaType::TextList {
+        if index >= INDEXED_COLUMNS && !column.name.starts_with(crate::META_PREFIX) || *column.ty == DeltaType::TextList
+        {
             continue;
         }
         let bounds = bounds(metadata, index, column);
@@ -65,11 +66,8 @@ fn quoted(text: &str) -> String {
 
 /// Flat columns come first in the file, so that their index is the leaf's.
 fn bounds(metadata: &ParquetMetaData, index: usize, column: &Indexed<'_>) -> Bounds {
-    let groups: Option<Vec<(i64, &Statistics)>> = metadata
-        .row_groups()
-        .iter()
-        .map(|group| Some((group.num_rows(), group.column(index).statistics()?)))
-        .collect();
+    let groups: Option<Vec<(i64, &Statistics)>> =
+        metadata.row_groups().iter().map(|group| Some((group.num_rows(), group.column(index).statistics()?))).collect();
     let Some(groups) = groups else { return Bounds::default() };
     let nulls = groups.iter().map(|(_, s)| s.null_count_opt()).sum();
     // A group of nulls alone has no bounds and bounds nothing; any other without bounds is unbounded.
@@ -100,7 +98,8 @@ fn extremes(groups: &[&Statistics], ty: &DeltaType) -> (Option<String>, Option<S
             integers(all, ty)
         }
         Some(Statistics::FixedLenByteArray(_)) if matches!(ty, DeltaType::Decimal { .. }) => {
-            let all = groups.iter().filter_map(|s| Some((big_endian(s.min_bytes_opt()?)?, big_endian(s.max_bytes_opt()?)?)));
+            let all =
+                groups.iter().filter_map(|s| Some((big_endian(s.min_bytes_opt()?)?, big_endian(s.max_bytes_opt()?)?)));
             integers(all, ty)
         }
         Some(Statistics::Float(_)) => {

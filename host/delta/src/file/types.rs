@@ -236,8 +236,9 @@ mod tests {
 
     #[test]
     fn infinities_become_the_ones_that_readers_know() {
-        let cells: ArrayRef =
-            Arc::new(TimestampMicrosecondArray::from(vec![Some(i64::MIN), Some(0), None, Some(i64::MAX)]).with_timezone("UTC"));
+        let cells: ArrayRef = Arc::new(
+            TimestampMicrosecondArray::from(vec![Some(i64::MIN), Some(0), None, Some(i64::MAX)]).with_timezone("UTC"),
+        );
         let out = convert(&cells, &Convert::Temporal).unwrap();
         let values = out.as_primitive::<TimestampMicrosecondType>();
         assert_eq!((values.value(0), values.value(1), values.value(3)), (-i64::MAX, 0, i64::MAX));

@@ -66,7 +66,8 @@ impl DataFile {
     pub(crate) fn create(store: &Store, layout: Arc<Layout>, key: Key, id: &str) -> Result<Self> {
         let path = format!("{}part-00000-{id}.c000.zstd.parquet", partition::folder(&layout, &key));
         let options = ArrowWriterOptions::new().with_properties(properties()?).with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&layout.arrow), options).map_err(parquet_bug)?;
+        let writer =
+            ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&layout.arrow), options).map_err(parquet_bug)?;
         let nans = vec![false; layout.columns.len()];
         Ok(Self { store: store.clone(), layout, key, path, writer, upload: None, uploaded: 0, nans, rows: 0 })
     }
@@ -129,7 +130,11 @@ impl DataFile {
             }
         } else {
             let path = Path::parse(&self.path).map_err(|e| Error::bug(e.to_string()))?;
-            self.store.objects().put(&path, Bytes::from(rest).into()).await.map_err(|e| store_error(&self.place(), e))?;
+            self.store
+                .objects()
+                .put(&path, Bytes::from(rest).into())
+                .await
+                .map_err(|e| store_error(&self.place(), e))?;
         }
         let columns: Vec<Indexed<'_>> = self
             .layout

@@ -130,7 +130,8 @@ pub(crate) enum Action {
 pub(crate) fn write_lines(actions: &[Action]) -> Result<Vec<u8>> {
     let mut body = Vec::with_capacity(actions.len() * 256);
     for action in actions {
-        serde_json::to_writer(&mut body, action).map_err(|e| Error::bug(format!("a commit does not serialise: {e}")))?;
+        serde_json::to_writer(&mut body, action)
+            .map_err(|e| Error::bug(format!("a commit does not serialise: {e}")))?;
         body.push(b'\n');
     }
     Ok(body)
@@ -165,7 +166,8 @@ impl Entry {
     /// `place`: for the message.
     pub(crate) fn parse(place: &str, body: &[u8]) -> Result<Self> {
         let damaged = |why: String| {
-            Error::halt("log.damaged", format!("{place}: {why}")).hint("the commit is not a Delta log entry; restore the file")
+            Error::halt("log.damaged", format!("{place}: {why}"))
+                .hint("the commit is not a Delta log entry; restore the file")
         };
         let text = std::str::from_utf8(body).map_err(|e| damaged(e.to_string()))?;
         let mut entry = Entry::default();

@@ -87,7 +87,8 @@ async fn clean_log(store: &Store, version: u64, now_millis: i64) -> Result<()> {
     if state.metadata.property("delta.enableExpiredLogCleanup") == Some("false") {
         return Ok(());
     }
-    let retention = state.metadata.property("delta.logRetentionDuration").and_then(parse_interval).unwrap_or(DEFAULT_RETENTION);
+    let retention =
+        state.metadata.property("delta.logRetentionDuration").and_then(parse_interval).unwrap_or(DEFAULT_RETENTION);
     let cutoff = now_millis - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
     cleanup_expired_logs_for(version, store.log_store().as_ref(), cutoff, None)
         .await

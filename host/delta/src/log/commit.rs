@@ -43,7 +43,13 @@ impl Table {
     /// Commits `actions` (less the commit info, which is added) as the next version.
     ///
     /// Errors: whatever `check` says; `position.gap`; `commit.unknown`, `store.*`.
-    pub(crate) async fn commit(&mut self, operation: &str, pipeline: &str, actions: Vec<Action>, check: Check<'_>) -> Result<()> {
+    pub(crate) async fn commit(
+        &mut self,
+        operation: &str,
+        pipeline: &str,
+        actions: Vec<Action>,
+        check: Check<'_>,
+    ) -> Result<()> {
         let id = self.random_id();
         let result = self.try_commit(&id, operation, pipeline, actions, check).await;
         // After an error a put of ours may still land: nothing is committed on top of what we believe now.
@@ -92,7 +98,10 @@ impl Table {
                 (None, _) => return Err(vanished(&self.place(), version)),
             }
         }
-        Err(Error::retry("commit.overtaken", format!("{}: others committed {MAX_OVERTAKEN} times before us", self.place())))
+        Err(Error::retry(
+            "commit.overtaken",
+            format!("{}: others committed {MAX_OVERTAKEN} times before us", self.place()),
+        ))
     }
 
     pub(crate) fn random_id(&self) -> String {

@@ -43,7 +43,9 @@ fn reason(protocol: &Protocol, metadata: &Metadata, schema: &DeltaSchema) -> Opt
         }
     }
     if metadata.property("delta.setTransactionRetentionDuration").is_some() {
-        return Some("it sets `delta.setTransactionRetentionDuration`, by which our positions would be forgotten".into());
+        return Some(
+            "it sets `delta.setTransactionRetentionDuration`, by which our positions would be forgotten".into(),
+        );
     }
     if metadata.property("delta.columnMapping.mode").is_some_and(|mode| mode != "none") {
         return Some("it maps its columns (`delta.columnMapping.mode`)".into());
@@ -75,7 +77,12 @@ fn field_reason(field: &Field) -> Option<String> {
 /// Refuses a table that this sink could break.
 ///
 /// Errors: `table.unsupported` (halt).
-pub(crate) fn check_writable(place: &str, protocol: &Protocol, metadata: &Metadata, schema: &DeltaSchema) -> Result<()> {
+pub(crate) fn check_writable(
+    place: &str,
+    protocol: &Protocol,
+    metadata: &Metadata,
+    schema: &DeltaSchema,
+) -> Result<()> {
     match reason(protocol, metadata, schema) {
         None => Ok(()),
         Some(why) => Err(Error::halt("table.unsupported", format!("{place} can not be written: {why}"))
@@ -128,7 +135,11 @@ fn implied_features(version: i32) -> Vec<String> {
         (5, &["columnMapping"]),
         (6, &["identityColumns"]),
     ];
-    by_version.iter().filter(|(v, _)| *v <= version).flat_map(|(_, names)| names.iter().map(|n| (*n).to_owned())).collect()
+    by_version
+        .iter()
+        .filter(|(v, _)| *v <= version)
+        .flat_map(|(_, names)| names.iter().map(|n| (*n).to_owned()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -169,7 +180,8 @@ mod tests {
             assert_eq!(error.code, "table.unsupported");
             assert!(error.message.contains(named), "{error}");
         }
-        let clustered = Protocol { writer_features: Some(vec!["clustering".into()]), min_writer_version: 7, ..protocol };
+        let clustered =
+            Protocol { writer_features: Some(vec!["clustering".into()]), min_writer_version: 7, ..protocol };
         let error = check_writable("t", &clustered, &metadata(None), &plain).unwrap_err();
         assert!(error.message.contains("clustering"), "{error}");
     }

@@ -129,7 +129,8 @@ pub(crate) async fn newest(store: &Store) -> Result<Option<TableState>> {
     if first <= version {
         store.settle(&entry_name(version)).await?;
     }
-    let snapshot = Snapshot::try_new(store.log_store().as_ref(), Some(version)).await.map_err(|e| unreadable(&place, &e))?;
+    let snapshot =
+        Snapshot::try_new(store.log_store().as_ref(), Some(version)).await.map_err(|e| unreadable(&place, &e))?;
     let metadata: super::Metadata = translated(&place, snapshot.metadata())?;
     let schema = DeltaSchema::parse(&place, &metadata.schema_string)?;
     let protocol = translated(&place, snapshot.protocol())?;

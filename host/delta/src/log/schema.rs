@@ -17,7 +17,10 @@ pub(crate) enum DeltaType {
     Long,
     Float,
     Double,
-    Decimal { precision: u8, scale: u8 },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
     Text,
     Binary,
     Date,

@@ -83,7 +83,10 @@ pub struct DeltaSink {
 
 impl std::fmt::Debug for DeltaSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeltaSink").field("path", &self.config.path).field("tables", &self.tables.len()).finish_non_exhaustive()
+        f.debug_struct("DeltaSink")
+            .field("path", &self.config.path)
+            .field("tables", &self.tables.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -140,7 +143,12 @@ impl DeltaSink {
 
     /// On a store of the test's own, whose root is `base`.
     #[cfg(test)]
-    pub(crate) fn on_store(config: DeltaConfig, base: Store, pipeline: &str, environment: Arc<dyn Environment>) -> Result<Self> {
+    pub(crate) fn on_store(
+        config: DeltaConfig,
+        base: Store,
+        pipeline: &str,
+        environment: Arc<dyn Environment>,
+    ) -> Result<Self> {
         let template = Template::parse("/{namespace}/{table}")?;
         Self::build(config, template, Some(base), pipeline, environment)
     }
@@ -159,12 +167,17 @@ impl DeltaSink {
     fn claim_folder(&mut self, name: &TableName) -> Result<Store> {
         let folder = self.template.folder(name);
         let key = folder.to_lowercase();
-        let inside = |a: &str, b: &str| a == b || a.is_empty() || b.strip_prefix(a).is_some_and(|rest| rest.starts_with('/'));
-        let other = self.folders.iter().find(|(taken, owner)| *owner != name && (inside(taken, &key) || inside(&key, taken)));
+        let inside =
+            |a: &str, b: &str| a == b || a.is_empty() || b.strip_prefix(a).is_some_and(|rest| rest.starts_with('/'));
+        let other =
+            self.folders.iter().find(|(taken, owner)| *owner != name && (inside(taken, &key) || inside(&key, taken)));
         if let Some((_, other)) = other {
             let path = &self.config.path;
-            return Err(Error::halt("sink.path_collision", format!("{name} and {other} would both be written under `{folder}` of {path}"))
-                .hint("put {namespace} and {table} into `path`, or route the two to one table by a stage"));
+            return Err(Error::halt(
+                "sink.path_collision",
+                format!("{name} and {other} would both be written under `{folder}` of {path}"),
+            )
+            .hint("put {namespace} and {table} into `path`, or route the two to one table by a stage"));
         }
         self.folders.insert(key, name.clone());
         self.base.at(&folder)
@@ -212,7 +225,9 @@ impl DeltaSink {
         let source = &batch.origin.source;
         let late = |table: &SinkTable| table.staging.sources.get(source).is_some_and(|last| Some(*last) >= first);
         if let Some((name, _)) = self.tables.iter().find(|(_, table)| late(table)) {
-            return Err(Error::bug(format!("changes of {source} are refused after others of their rows went to {name}")));
+            return Err(Error::bug(format!(
+                "changes of {source} are refused after others of their rows went to {name}"
+            )));
         }
         self.refused.extend(&batch.changes);
         self.refusals.push(Refusal { batch, code: misfit.code, reason: misfit.reason, column: misfit.column });
@@ -267,7 +282,8 @@ impl Sink for DeltaSink {
             stores.push((name.clone(), self.claim_folder(name)?));
         }
         let (config, environment, meta) = (&self.config, &self.environment, self.meta());
-        let fenced = stream::iter(stores).map(|(name, store)| fence_table(name, store, &owner, config, (environment, meta)));
+        let fenced =
+            stream::iter(stores).map(|(name, store)| fence_table(name, store, &owner, config, (environment, meta)));
         let fenced: Vec<(TableName, SinkTable)> = fenced.buffered(MAX_OPENING).try_collect().await?;
         let stored = fenced.iter().map(|(name, table)| (name.clone(), table.head.positions.clone())).collect();
         self.tables.extend(fenced);
@@ -319,8 +335,9 @@ impl Sink for DeltaSink {
     }
 
     async fn recommit(&mut self, manifest: &str) -> Result<()> {
-        let manifest: Manifest = serde_json::from_str(manifest)
-            .map_err(|e| Error::halt("record.damaged", format!("the manifest of a staged snapshot does not parse: {e}")))?;
+        let manifest: Manifest = serde_json::from_str(manifest).map_err(|e| {
+            Error::halt("record.damaged", format!("the manifest of a staged snapshot does not parse: {e}"))
+        })?;
         for staged in manifest.tables {
             let name = TableName::new(staged.namespace.as_str(), staged.table.as_str());
             if !self.tables.contains_key(&name) {

@@ -62,7 +62,8 @@ impl SinkTable {
         let (schema, partition_by) = match table.state() {
             Some(state) => {
                 features::check_writable(&table.place(), &state.protocol, &state.metadata, &state.schema)?;
-                let partition_by = if is_shell(state) { &config.partition_by } else { &state.metadata.partition_columns };
+                let partition_by =
+                    if is_shell(state) { &config.partition_by } else { &state.metadata.partition_columns };
                 (state.schema.clone(), partition_by.clone())
             }
             None => (DeltaSchema::default(), config.partition_by.clone()),
@@ -146,7 +147,12 @@ impl SinkTable {
         Ok(())
     }
 
-    async fn commit_files(&mut self, adds: Vec<Add>, positions: BTreeMap<SourceKey, Order>, owner: &Owner) -> Result<()> {
+    async fn commit_files(
+        &mut self,
+        adds: Vec<Add>,
+        positions: BTreeMap<SourceKey, Order>,
+        owner: &Owner,
+    ) -> Result<()> {
         let now = self.table.now_millis();
         let mut actions = self.schema_actions(owner)?;
         if self.head.epoch < owner.epoch {
@@ -162,7 +168,10 @@ impl SinkTable {
         let check = |state: Option<&TableState>| {
             compare(&place, &owner.ids.head_of(state), &continues_from)?;
             if state.map(|s| s.changed_at) != planned_at {
-                return Err(Error::reload("table.changed", format!("{place}: others changed its columns or properties")));
+                return Err(Error::reload(
+                    "table.changed",
+                    format!("{place}: others changed its columns or properties"),
+                ));
             }
             Ok(Step::Commit)
         };
@@ -220,7 +229,8 @@ impl SinkTable {
 
     /// Commits what a snapshot of an earlier run staged, unless the table has it.
     pub(crate) async fn recommit(&mut self, staged: StagedTable, owner: &Owner) -> Result<()> {
-        let has = |(source, order): (&SourceKey, &Order)| self.head.positions.get(source).is_some_and(|has| has >= order);
+        let has =
+            |(source, order): (&SourceKey, &Order)| self.head.positions.get(source).is_some_and(|has| has >= order);
         if staged.positions.iter().all(has) {
             return Ok(());
         }
@@ -231,8 +241,10 @@ impl SinkTable {
                 Some(present) if present.ty == field.ty => {}
                 Some(present) => {
                     let (place, name) = (self.table.place(), &field.name);
-                    let reason = format!("{place}: column `{name}` is {} and the staged snapshot has {}", present.ty, field.ty);
-                    return Err(Error::halt("sink.type_mismatch", reason).hint("the table was changed by others; take a new snapshot"));
+                    let reason =
+                        format!("{place}: column `{name}` is {} and the staged snapshot has {}", present.ty, field.ty);
+                    return Err(Error::halt("sink.type_mismatch", reason)
+                        .hint("the table was changed by others; take a new snapshot"));
                 }
             }
         }

@@ -65,8 +65,8 @@ impl Store {
     pub(crate) fn new(root: Arc<dyn ObjectStore>, mut url: Url) -> Result<Self> {
         let trimmed = url.path().trim_end_matches('/').to_owned();
         url.set_path(&trimmed);
-        let prefix = Path::from_url_path(url.path())
-            .map_err(|e| Error::config("store.path", format!("`{url}`: {e}")))?;
+        let prefix =
+            Path::from_url_path(url.path()).map_err(|e| Error::config("store.path", format!("`{url}`: {e}")))?;
         let objects: Arc<dyn ObjectStore> = if prefix.as_ref().is_empty() {
             Arc::clone(&root)
         } else {
@@ -266,7 +266,10 @@ mod tests {
             ) -> futures::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>> {
                 self.0.list(prefix)
             }
-            async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<object_store::ListResult> {
+            async fn list_with_delimiter(
+                &self,
+                prefix: Option<&Path>,
+            ) -> object_store::Result<object_store::ListResult> {
                 self.0.list_with_delimiter(prefix).await
             }
             async fn copy_opts(

@@ -34,7 +34,10 @@ pub struct S3Config {
 /// Keys are never printed.
 impl fmt::Debug for S3Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("S3Config").field("endpoint", &self.endpoint).field("region", &self.region).finish_non_exhaustive()
+        f.debug_struct("S3Config")
+            .field("endpoint", &self.endpoint)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
     }
 }
 
@@ -50,8 +53,8 @@ pub(super) fn open(url: &Url, config: &S3Config) -> Result<Arc<dyn ObjectStore>>
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_retry(RetryConfig { retry_timeout: 2 * REQUEST_TIMEOUT, ..RetryConfig::default() });
     let allow_http = config.allow_http.unwrap_or_else(|| std::env::var("AWS_ALLOW_HTTP").is_ok_and(|v| v == "true"));
-    builder = builder
-        .with_client_options(ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_allow_http(allow_http));
+    builder =
+        builder.with_client_options(ClientOptions::new().with_timeout(REQUEST_TIMEOUT).with_allow_http(allow_http));
     if let Some(endpoint) = &config.endpoint {
         builder = builder
             .with_endpoint(endpoint.trim_end_matches('/'))
@@ -71,8 +74,8 @@ pub(super) fn open(url: &Url, config: &S3Config) -> Result<Arc<dyn ObjectStore>>
     if let Some(token) = &config.session_token {
         builder = builder.with_token(token);
     }
-    let store = builder
-        .build()
-        .map_err(|e| Error::config("store.config", format!("`{url}`: {e}")).hint("see `s3:` in the pipeline reference"))?;
+    let store = builder.build().map_err(|e| {
+        Error::config("store.config", format!("`{url}`: {e}")).hint("see `s3:` in the pipeline reference")
+    })?;
     Ok(Arc::new(store))
 }

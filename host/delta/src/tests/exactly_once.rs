@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millrace_core::error::Kind;
 use millrace_core::environment::Environment;
+use millrace_core::error::Kind;
 use millrace_core::position::Order;
 use millrace_core::record::{Create, RecordStore};
 use millrace_core::schema::TableName;
@@ -227,7 +227,13 @@ async fn checkpoints_are_written_and_a_reload_from_one_equals_the_state_before()
     // Without the commits before the newest checkpoint only the checkpoint can tell.
     let newest = std::fs::read_dir(&log)
         .unwrap()
-        .filter_map(|f| f.unwrap().file_name().to_string_lossy().strip_suffix(".checkpoint.parquet").map(|v| v.parse::<u64>().unwrap()))
+        .filter_map(|f| {
+            f.unwrap()
+                .file_name()
+                .to_string_lossy()
+                .strip_suffix(".checkpoint.parquet")
+                .map(|v| v.parse::<u64>().unwrap())
+        })
         .max()
         .unwrap();
     for version in 0..=newest {
@@ -244,7 +250,8 @@ async fn letters_are_read_back_with_the_positions_of_every_earlier_cut() {
     let lake = Lake::new(Mode::Changelog);
     let mut config = lake.config.clone();
     config.path = lake.path("_dead_letters").display().to_string();
-    let open = || DeltaSink::single(config.clone(), PIPELINE, Arc::clone(&lake.machine) as Arc<dyn Environment>).unwrap();
+    let open =
+        || DeltaSink::single(config.clone(), PIPELINE, Arc::clone(&lake.machine) as Arc<dyn Environment>).unwrap();
     let table = TableName::new("", millrace_core::letters::TABLE);
     let mut sink = open();
     fenced(&mut sink, 1, &[table.clone()]).await;
@@ -258,10 +265,12 @@ async fn letters_are_read_back_with_the_positions_of_every_earlier_cut() {
     };
     let batch = inserts(&orders_schema(), source(), 1..=9);
     for change in [2, 5] {
-        let reject = millrace_core::batch::Reject { change, code: "rule.range".into(), reason: "too low".into(), column: None };
+        let reject =
+            millrace_core::batch::Reject { change, code: "rule.range".into(), reason: "too low".into(), column: None };
         sink.write(millrace_core::letters::letters(&batch, &[reject], &by).unwrap()).await.unwrap();
         // Another source table moved on without letters of its own.
-        let cut = cut_of(&[(source(), i64::from(change) + 1), (millrace_core::position::SourceKey::new("public.items"), 4)]);
+        let cut =
+            cut_of(&[(source(), i64::from(change) + 1), (millrace_core::position::SourceKey::new("public.items"), 4)]);
         sink.prepare(&cut).await.unwrap();
         sink.commit(&cut).await.unwrap();
     }

@@ -9,8 +9,8 @@ use millrace_core::error::Kind;
 use millrace_core::sink::Sink;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use super::support::*;
@@ -36,11 +36,18 @@ struct Faulty {
     plan: Mutex<Vec<Option<Fault>>>,
     late: Mutex<Option<(Path, PutPayload, PutOptions)>>,
     puts: AtomicUsize,
+    checkpoints_refused: AtomicUsize,
 }
 
 impl Faulty {
     fn new(inner: Arc<dyn ObjectStore>) -> Arc<Self> {
-        Arc::new(Self { inner, plan: Mutex::default(), late: Mutex::default(), puts: AtomicUsize::new(0) })
+        Arc::new(Self {
+            inner,
+            plan: Mutex::default(),
+            late: Mutex::default(),
+            puts: AtomicUsize::default(),
+            checkpoints_refused: AtomicUsize::default(),
+        })
     }
 
     fn plan(&self, faults: &[Option<Fault>]) {
@@ -64,6 +71,10 @@ impl ObjectStore for Faulty {
         if !location.as_ref().contains("_delta_log") {
             return self.inner.put_opts(location, payload, opts).await;
         }
+        if location.as_ref().contains("checkpoint") {
+            self.checkpoints_refused.fetch_add(1, Ordering::SeqCst);
+            return Err(no_answer());
+        }
         self.puts.fetch_add(1, Ordering::SeqCst);
         let late = self.late.lock().unwrap().take();
         if let Some((location, payload, opts)) = late {
@@ -82,9 +93,10 @@ impl ObjectStore for Faulty {
                 *self.late.lock().unwrap() = Some((location.clone(), payload, opts));
                 Err(no_answer())
             }
-            Some(Fault::Full) => {
-                Err(Error::Generic { store: "faulty", source: std::io::Error::from(std::io::ErrorKind::StorageFull).into() })
-            }
+            Some(Fault::Full) => Err(Error::Generic {
+                store: "faulty",
+                source: std::io::Error::from(std::io::ErrorKind::StorageFull).into(),
+            }),
         }
     }
 
@@ -155,6 +167,24 @@ async fn a_commit_that_lands_after_its_host_gave_up_is_seen_by_the_next_fence() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checkpoints_that_fail_cost_nothing_but_themselves() {
+    let mut lake = Lake::new(Mode::Append);
+    lake.config.checkpoint_interval = 2;
+    let store = Faulty::new(lake.local_root());
+    let mut sink = lake.sink_on(store.clone());
+    fenced(&mut sink, 1, &[]).await;
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut at = 0;
+    while store.checkpoints_refused.load(Ordering::SeqCst) < 2 {
+        assert!(std::time::Instant::now() < until, "no second try of a checkpoint after {at} commits");
+        at += 1;
+        put(&mut sink, at..=at).await.unwrap();
+    }
+    assert_eq!(count_of(&lake.path("public/orders/_delta_log"), ".parquet"), 0);
+    assert_eq!(ids(&lake.path("public/orders")).await, (1..=at).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_store_is_retried_by_the_engine_and_loses_nothing() {
     let lake = Lake::new(Mode::Append);
     let store = Faulty::new(lake.local_root());
@@ -176,7 +206,8 @@ impl Small {
     fn mount(at: &std::path::Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let options = format!("size={size}");
-        let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output().ok()?;
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output().ok()?;
         mounted.status.success().then(|| Self(at.to_owned()))
     }
 }

@@ -98,6 +98,29 @@ async fn another_table_under_the_same_name_halts() {
     assert_eq!((error.kind, error.code), (Kind::Halt, "position.gap"));
 }
 
+const CREATE: &str = r"
+import sys, polars
+from deltalake import write_deltalake
+write_deltalake(sys.argv[1], polars.DataFrame({'id': [-1], 'note': ['before']}))
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_delta_rs_made_is_taken_over_with_its_rows() {
+    let Some(python) = python() else {
+        eprintln!("skipped: `cargo xtask setup test` installs the readers");
+        return;
+    };
+    let lake = Lake::new(Mode::Append);
+    let table = lake.path("public/orders");
+    run_python(&python, CREATE, &[&table.display().to_string()]);
+    let mut sink = lake.sink();
+    fenced(&mut sink, 1, &[]).await;
+    put(&mut sink, 1..=2).await.unwrap();
+    assert_eq!(ids(&table).await, [-1, 1, 2]);
+    let mut again = lake.sink();
+    assert_eq!(fenced(&mut again, 2, &[orders()]).await[&orders()][&source()].commit(), 2);
+}
+
 const WRITE_BESIDE: &str = r"
 import sys, time
 import polars

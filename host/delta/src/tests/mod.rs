@@ -3,6 +3,7 @@
 mod exactly_once;
 mod faults;
 mod foreign;
+mod modes;
 mod readers;
 mod s3;
 mod schemas;

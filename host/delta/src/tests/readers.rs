@@ -128,7 +128,14 @@ async fn every_type_is_read_back_as_it_was_written() {
     sink.commit(&cut).await.unwrap();
     let Some(found) = read(
         &lake.path("public/orders"),
-        &["int64 > 5", "text >= 'a'", "timestamptz > timestamp '2020-01-01'", "money < 0", "date < date '1970-01-01'", "float64 < 0"],
+        &[
+            "int64 > 5",
+            "text >= 'a'",
+            "timestamptz > timestamp '2020-01-01'",
+            "money < 0",
+            "date < date '1970-01-01'",
+            "float64 < 0",
+        ],
     ) else {
         return;
     };
@@ -229,8 +236,5 @@ async fn a_partitioned_grown_and_checkpointed_table_is_read_alike_by_all() {
     }
     let Some(found) = read(&lake.path("public/orders"), &["note = 'n 7'", "more is null", "id > 6"]) else { return };
     assert_eq!(found["counts"], serde_json::json!({"duckdb": 8, "polars": 8, "deltalake": 8}));
-    assert_eq!(
-        found["filters"],
-        serde_json::json!({"note = 'n 7'": [1, 1], "more is null": [4, 4], "id > 6": [2, 2]})
-    );
+    assert_eq!(found["filters"], serde_json::json!({"note = 'n 7'": [1, 1], "more is null": [4, 4], "id > 6": [2, 2]}));
 }

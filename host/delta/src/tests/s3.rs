@@ -36,7 +36,11 @@ impl Seaweed {
         let identity = folder.join("identity.json");
         let actions = r#"["Admin","Read","Write","List","Tagging"]"#;
         let keys = r#"[{"accessKey":"test","secretKey":"test"}]"#;
-        std::fs::write(&identity, format!(r#"{{"identities":[{{"name":"a","credentials":{keys},"actions":{actions}}}]}}"#)).unwrap();
+        std::fs::write(
+            &identity,
+            format!(r#"{{"identities":[{{"name":"a","credentials":{keys},"actions":{actions}}}]}}"#),
+        )
+        .unwrap();
         let data = folder.join("weed");
         std::fs::create_dir_all(&data).unwrap();
         let port = free_port();

@@ -24,7 +24,11 @@ fn wider() -> Arc<TableSchema> {
     ])
 }
 
-async fn put_as(sink: &mut DeltaSink, schema: &Arc<TableSchema>, at: i64) -> millrace_core::Result<millrace_core::sink::Prepared> {
+async fn put_as(
+    sink: &mut DeltaSink,
+    schema: &Arc<TableSchema>,
+    at: i64,
+) -> millrace_core::Result<millrace_core::sink::Prepared> {
     sink.write(inserts(schema, source(), at..=at)).await?;
     let cut = cut_of(&[(source(), at)]);
     let prepared = sink.prepare(&cut).await?;
@@ -82,7 +86,8 @@ async fn a_type_that_does_not_fit_is_refused_with_its_changes_in_every_table() {
     let batch = inserts(&clashing, source(), 2..=4);
     // The same changes also go to a table that would take them.
     let mut sister = batch.clone();
-    sister.schema = Arc::new(TableSchema::new(TableName::new("public", "copies"), clashing.columns.clone(), Images::Full));
+    sister.schema =
+        Arc::new(TableSchema::new(TableName::new("public", "copies"), clashing.columns.clone(), Images::Full));
     sink.write(sister.clone()).await.unwrap();
     sink.write(batch).await.unwrap();
     sister = inserts(&sister.schema, source(), 5..=5);
@@ -116,7 +121,8 @@ async fn two_tables_of_one_folder_are_refused() {
     fenced(&mut sink, 1, &[]).await;
     put(&mut sink, 1..=1).await.unwrap();
     for name in ["orders", "ORDERS"] {
-        let other = Arc::new(TableSchema::new(TableName::new("billing", name), orders_schema().columns.clone(), Images::Full));
+        let other =
+            Arc::new(TableSchema::new(TableName::new("billing", name), orders_schema().columns.clone(), Images::Full));
         let error = sink.write(inserts(&other, SourceKey::new("b"), 2..=2)).await.unwrap_err();
         assert_eq!((error.kind, error.code), (Kind::Halt, "sink.path_collision"));
     }
@@ -156,7 +162,9 @@ fn what_can_not_work_is_said_before_anything_starts() {
 
 #[test]
 fn the_configuration_refuses_unknown_keys_and_hides_secrets() {
-    let config: DeltaConfig = serde_json::from_str(r#"{"path": "s3://b/x", "mode": "append", "s3": {"secret_access_key": "hunter2"}}"#).unwrap();
+    let config: DeltaConfig =
+        serde_json::from_str(r#"{"path": "s3://b/x", "mode": "append", "s3": {"secret_access_key": "hunter2"}}"#)
+            .unwrap();
     assert_eq!(config.mode, Mode::Append);
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(serde_json::from_str::<DeltaConfig>(r#"{"path": "x", "mod": "append"}"#).is_err());

@@ -96,7 +96,11 @@ pub(super) fn orders_schema() -> Arc<TableSchema> {
 }
 
 /// One insert for each commit number of the range: `id` is the number, `note` is `n NUMBER`.
-pub(super) fn inserts(schema: &Arc<TableSchema>, source: SourceKey, commits: std::ops::RangeInclusive<i64>) -> ChangeBatch {
+pub(super) fn inserts(
+    schema: &Arc<TableSchema>,
+    source: SourceKey,
+    commits: std::ops::RangeInclusive<i64>,
+) -> ChangeBatch {
     let mut rows = RowsBuilder::new(source, Arc::clone(schema), false, 16).unwrap();
     for commit in commits {
         rows.begin_change(Order::new(commit, 1), commit * 1_000_000);
@@ -151,7 +155,8 @@ impl Lake {
     pub(super) fn sink_on(&self, root: Arc<dyn object_store::ObjectStore>) -> DeltaSink {
         let url = Url::from_directory_path(self.folder.path()).unwrap();
         let store = Store::new(root, url).unwrap();
-        DeltaSink::on_store(self.config.clone(), store, PIPELINE, Arc::clone(&self.machine) as Arc<dyn Environment>).unwrap()
+        DeltaSink::on_store(self.config.clone(), store, PIPELINE, Arc::clone(&self.machine) as Arc<dyn Environment>)
+            .unwrap()
     }
 
     pub(super) fn local_root(&self) -> Arc<dyn object_store::ObjectStore> {
@@ -164,12 +169,7 @@ impl Lake {
 }
 
 pub(super) fn claim(epoch: u64, tables: &[TableName]) -> Claim {
-    Claim {
-        pipeline: PIPELINE.into(),
-        incarnation: "sys/1".into(),
-        epoch,
-        tables: tables.iter().cloned().collect(),
-    }
+    Claim { pipeline: PIPELINE.into(), incarnation: "sys/1".into(), epoch, tables: tables.iter().cloned().collect() }
 }
 
 pub(super) async fn fenced(sink: &mut DeltaSink, epoch: u64, tables: &[TableName]) -> Stored {
@@ -208,7 +208,9 @@ pub(super) async fn column(path: &Path, name: &str) -> Vec<String> {
         };
         let text = arrow_cast::cast(cells, &DataType::Utf8).unwrap();
         let text = text.as_string::<i32>();
-        values.extend((0..text.len()).map(|i| if text.is_null(i) { "NULL".to_owned() } else { text.value(i).to_owned() }));
+        values.extend(
+            (0..text.len()).map(|i| if text.is_null(i) { "NULL".to_owned() } else { text.value(i).to_owned() }),
+        );
     }
     values.sort();
     values
