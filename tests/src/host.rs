@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -43,10 +43,20 @@ impl Host {
 
     /// As [`Host::start`], with variables for the pipeline file.
     pub fn start_with(pipeline: &Path, log: &Path, variables: &[(&str, &str)]) -> Host {
+        Self::start_on(&[pipeline.to_owned()], log, &[], variables)
+    }
+
+    /// As [`Host::start_with`], on several files and with further arguments.
+    pub fn start_on(files: &[PathBuf], log: &Path, args: &[&str], variables: &[(&str, &str)]) -> Host {
         let mut command = Command::new(binary());
-        command.arg("run").arg(require(pipeline.to_owned())).arg("--json");
+        command.arg("run").args(files.iter().cloned().map(require)).arg("--json").args(args);
         command.env("MILLRACE_PLUGINS", plugins()).envs(variables.iter().copied());
-        Host { process: Process::start_command(&command, log, "TERM") }
+        Host::launch(&command, log)
+    }
+
+    /// A command that ends in `millrace run … --json`.
+    pub fn launch(command: &Command, log: &Path) -> Host {
+        Host { process: Process::start_command(command, log, "TERM") }
     }
 
     /// Ends it at once, as a crash does (SIGKILL).
@@ -69,12 +79,65 @@ impl Host {
     pub fn finish(self, limit: Duration) -> Value {
         let log = || self.log();
         wait_for("the end of the host", limit, log, || (!self.process.is_running()).then_some(()));
-        let report = |line: &str| serde_json::from_str(line).ok().filter(|report: &Value| report["images_in"].is_u64());
+        let report = |line: &str| serde_json::from_str(line).ok().filter(|end: &Value| is_end(end) && end["images_in"].is_u64());
         self.log()
             .lines()
             .rev()
             .find_map(report)
             .unwrap_or_else(|| panic!("the host ended without a report:\n{}", self.log()))
+    }
+
+    /// Waits until it ends by itself; answers its exit code, and what it said at the end of each pipeline: its report,
+    /// or `{"pipeline", "error"}`.
+    ///
+    /// # Panics
+    /// If it takes longer than `limit`.
+    pub fn end(self, limit: Duration) -> (i32, Vec<Value>) {
+        let log = || self.log();
+        wait_for("the end of the host", limit, log, || (!self.process.is_running()).then_some(()));
+        let said = self.log();
+        let ends = |line: &str| serde_json::from_str(line).ok().filter(is_end);
+        let ends: Vec<Value> = said.lines().filter_map(ends).collect();
+        let code = self.process.exit_code().unwrap_or_else(|| panic!("the host has no exit code:\n{said}"));
+        (code, ends)
+    }
+
+    /// Waits until it ends with an error, and answers that: `{"code", "kind", "message", "hint"}`.
+    ///
+    /// # Panics
+    /// If it takes longer than `limit`, or does not end as a failure of one pipeline.
+    pub fn fail(self, limit: Duration) -> Value {
+        let path = self.process.log().to_owned();
+        let (code, ends) = self.end(limit);
+        let said = String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+        assert_eq!((code, ends.len()), (1, 1), "{said}");
+        assert!(ends[0]["error"]["code"].is_string(), "{said}");
+        ends[0]["error"].clone()
+    }
+
+    /// Lets it work for this long.
+    ///
+    /// # Panics
+    /// If it ends meanwhile.
+    pub fn work(&self, time: Duration) {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            assert!(self.is_running(), "the host ended by itself:\n{}", self.log());
+            std::thread::sleep(time.saturating_sub(start.elapsed()).min(Duration::from_millis(20)));
+        }
+    }
+
+    /// Waits until its log holds a text so many times.
+    ///
+    /// # Panics
+    /// If it ends before, or it takes longer than `limit`.
+    pub fn says(&self, text: &str, times: usize, limit: Duration) {
+        let said = || {
+            let log = self.log();
+            assert!(self.is_running() || log.matches(text).count() >= times, "the host ended without `{text}`:\n{log}");
+            (log.matches(text).count() >= times).then_some(())
+        };
+        wait_for(&format!("`{text}` in the log"), limit, || self.log(), said);
     }
 
     pub fn is_running(&self) -> bool {
@@ -90,4 +153,10 @@ impl Host {
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.process.log()).unwrap_or_default()).into_owned()
     }
+}
+
+/// What `run --json` prints at the end of a pipeline, or where none can start; log lines, which have a level, hold counts
+/// as well.
+fn is_end(line: &Value) -> bool {
+    line["level"].is_null() && (line["images_in"].is_u64() || line["error"]["code"].is_string())
 }

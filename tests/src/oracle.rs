@@ -53,6 +53,16 @@ impl Oracle {
     pub fn changes(&self, server: &Postgres) -> Vec<Change> {
         parse(&server.decoded(&self.slot))
     }
+
+    /// Where the commit record of each of their transactions ends, in bytes of the write-ahead log.
+    pub fn commit_ends(&self, server: &Postgres) -> Vec<u64> {
+        let ends = server.sql(&format!(
+            "select lsn - '0/0'::pg_lsn from pg_logical_slot_peek_changes('{}', null, null, 'skip-empty-xacts', '1') \
+             where data like 'COMMIT%'",
+            self.slot
+        ));
+        ends.lines().map(|end| end.parse().expect("a number of bytes")).collect()
+    }
 }
 
 /// Reads the messages of `test_decoding`.

@@ -44,12 +44,75 @@ delete from events where id = :event - 2000;
 commit;
 ";
 
+/// Keys change, to a region that nothing else writes to; the lock keeps two of these from moving to one place.
+const KEY_CHANGES: &str = r"
+\set order random(1, 2000)
+begin;
+select pg_advisory_xact_lock(7);
+update orders_eu set id = id + 1000000 where id = :order * 2
+  and not exists (select from orders_eu o where o.id = :order * 2 + 1000000);
+delete from orders_eu where id = 1000000 + ((:order + 7) % 2000) * 2;
+update orders_us set id = id + 1000000 where id = :order * 2 + 1
+  and not exists (select from orders_us o where o.id = :order * 2 + 1000001);
+commit;
+";
+
+/// Half of it never happened.
+const HALF_ROLLED_BACK: &str = r"
+\set customer random(1, 500)
+\set amount random(1, 100000)
+begin;
+insert into events (kind, customer, payload) values ('a', :customer, jsonb_build_object('amount', :amount));
+savepoint half;
+update customers set balance = balance - 1 where id = :customer;
+insert into events (kind, customer, payload) values ('b', :customer, '[]');
+rollback to savepoint half;
+update customers set phone = '+49 30 ' || :amount, email = 'm' || :amount || '@example.org' where id = :customer;
+commit;
+";
+
+/// None of it happened.
+const ROLLED_BACK: &str = r"
+\set order random(1, 2000)
+begin;
+delete from orders_us where id = :order * 2 + 1;
+insert into events (kind, customer, payload) select 'a', i, '{}' from generate_series(1, 50) i;
+update orders_eu set status = 'never' where id = :order * 2;
+rollback;
+";
+
+/// A tenth of the events in one transaction: with a small `logical_decoding_work_mem` the server streams it.
+const LARGE: &str = r"
+\set part random(0, 9)
+\set amount random(1, 100000)
+update events set payload = jsonb_build_object('part', :part, 'amount', :amount) where id % 10 = :part and id <= 60000;
+";
+
+const LARGE_ROLLED_BACK: &str = r"
+\set part random(0, 9)
+begin;
+update events set payload = null where id % 10 = :part and id <= 60000;
+rollback;
+";
+
 /// The tables, as `schema.table`.
 pub const TABLES: [&str; 4] = ["public.customers", "public.orders_eu", "public.orders_us", "public.events"];
 
 /// Creates the tables with 500 rows each.
 pub fn create_tables(server: &Postgres) {
     server.sql(SCHEMA);
+}
+
+/// Adds rows, so that reading them takes a while: `rows` customers, twice as many orders of each kind, three times as many
+/// events.
+pub fn grow(server: &Postgres, rows: u32) {
+    server.sql(&format!(
+        "insert into customers select i, 'c' || i || '@example.com', '+49 170 ' || i, i % 700 from generate_series(501, 500 + {rows}) i;
+         insert into orders_eu select i * 2, i % 500 + 1, i % 1000 + 0.25, 'open' from generate_series(501, 500 + 2 * {rows}) i;
+         insert into orders_us select i * 2 + 1, i % 500 + 1, i % 1000 + 0.5, 'open' from generate_series(501, 500 + 2 * {rows}) i;
+         insert into events (kind, customer, payload)
+           select case when i % 3 = 0 then 'a' else 'b' end, i % 500 + 1, jsonb_build_object('i', i) from generate_series(1, 3 * {rows}) i;"
+    ));
 }
 
 /// Writers at work; dropping it stops them.
@@ -72,14 +135,35 @@ impl Writers {
         Self::launch(server, clients, &args)
     }
 
+    /// Lets `clients` write everything that a database sees, at full speed until they are stopped: rows over all tables,
+    /// keys that change, transactions that are rolled back whole or in part, and large ones.
+    pub fn start_mixed(server: &Postgres, clients: u32) -> Writers {
+        let scripts = [
+            ("transaction", TRANSACTION, 400),
+            ("keys", KEY_CHANGES, 40),
+            ("half", HALF_ROLLED_BACK, 40),
+            ("none", ROLLED_BACK, 20),
+            ("large", LARGE, 3),
+            ("large-none", LARGE_ROLLED_BACK, 1),
+        ];
+        Self::launch_scripts(server, clients, &scripts, &["-T".to_owned(), "3600".to_owned()])
+    }
+
     fn launch(server: &Postgres, clients: u32, how_long: &[String]) -> Writers {
+        Self::launch_scripts(server, clients, &[("transaction", TRANSACTION, 1)], how_long)
+    }
+
+    /// `scripts`: name, text, weight.
+    fn launch_scripts(server: &Postgres, clients: u32, scripts: &[(&str, &str, u32)], how_long: &[String]) -> Writers {
         let dir = tempfile::Builder::new().prefix("mr-writers-").tempdir().expect("a temporary folder");
-        let script: PathBuf = dir.path().join("transaction.sql");
-        fs::write(&script, TRANSACTION).expect("the transaction's file");
         let mut command = server.tool("pgbench");
         // Tries: two writers may wait for each other's rows.
-        command.args(["-n", "--max-tries", "100", "-c", &clients.to_string(), "-j", "1", "-f"]).arg(&script);
-        command.args(how_long);
+        command.args(["-n", "--max-tries", "100", "-c", &clients.to_string(), "-j", "1"]).args(how_long);
+        for (name, text, weight) in scripts {
+            let script: PathBuf = dir.path().join(format!("{name}.sql"));
+            fs::write(&script, text).expect("the transaction's file");
+            command.arg("-f").arg(format!("{}@{weight}", script.display()));
+        }
         let log = dir.path().join("pgbench.log");
         Writers { process: Process::start_command(&command, &log, "TERM"), _dir: dir }
     }
@@ -87,6 +171,19 @@ impl Writers {
     /// Whether they still write.
     pub fn is_running(&self) -> bool {
         self.process.is_running()
+    }
+
+    /// Stops them wherever they are; a transaction under way is rolled back by the server. Waits until none commits any
+    /// more.
+    ///
+    /// # Panics
+    /// If they had ended by themselves: the load was not there.
+    pub fn stop(self, server: &Postgres) {
+        let log = String::from_utf8_lossy(&fs::read(self.process.log()).unwrap_or_default()).into_owned();
+        assert!(self.process.is_running(), "the writers ended by themselves:\n{log}");
+        drop(self);
+        let busy = "select count(*) from pg_stat_activity where application_name = 'pgbench'";
+        wait_for("the writers' end", Duration::from_secs(60), String::new, || (server.sql(busy) == "0").then_some(()));
     }
 
     /// Waits until all have written all, and answers pgbench's report.

@@ -74,6 +74,12 @@ impl Process {
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
     }
 
+    /// With what code it ended; waits for the end. None: a signal ended the guard.
+    pub fn exit_code(mut self) -> Option<i32> {
+        drop(self.pipe.take());
+        self.guard.wait().ok()?.code()
+    }
+
     /// Sends a signal by name (`KILL`, `STOP`, `CONT` …).
     pub fn signal(&self, name: &str) {
         assert!(send(name, self.pid), "signal {name} did not reach process {}", self.pid);

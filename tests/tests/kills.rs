@@ -1,0 +1,72 @@
+//! The host is killed at any moment, and nothing is lost or repeated (I1, I3, I4, I5, I9, I14).
+//!
+//! `MILLRACE_KILLS` says how often (20 in the soak), `MILLRACE_SEED` brings back a plan.
+
+use std::time::{Duration, Instant};
+
+use millrace_tests::chance::{Chance, amount};
+use millrace_tests::host::Host;
+use millrace_tests::shop::{PATIENCE, Shop};
+
+/// As many as it takes for reading them to last about a second.
+const CUSTOMERS: u32 = 10_000;
+
+#[test]
+fn every_committed_change_is_stored_exactly_once_however_often_the_host_is_killed() {
+    let kills = amount("MILLRACE_KILLS", 5);
+    let mut chance = Chance::announced("kills");
+    let shop = Shop::open(18, CUSTOMERS);
+    let started = Instant::now();
+    let writers = shop.write(4);
+    let mut in_snapshot = 0;
+    let mut version = 0;
+    for kill in 0..kills {
+        let host = shop.start();
+        if kill < kills.div_ceil(3) {
+            await_snapshot(&shop, &host, &mut chance);
+        } else {
+            await_stream(&host, &mut chance);
+        }
+        if chance.one_in(2) {
+            version += 1;
+            shop.set_version(version);
+            host.work(chance.millis(0, 600));
+        }
+        host.kill();
+        let snapshots = shop.lake.record().map_or(0, |record| record.snapshots());
+        in_snapshot += u32::from(snapshots < 4);
+        println!("kill {} after {:?}: {snapshots} of 4 snapshots complete", kill + 1, started.elapsed());
+        shop.check_acknowledged();
+        if chance.one_in(3) {
+            version += 1;
+            shop.set_version(version);
+        }
+    }
+    let host = shop.start();
+    await_stream(&host, &mut chance);
+    writers.stop(&shop.server);
+    shop.catch_up(&host);
+    let report = host.stop(PATIENCE);
+    shop.check_acknowledged();
+    let verdict = shop.verify();
+    println!("result: killed {kills} times in {} s, {in_snapshot} times within the snapshots: {verdict}", started.elapsed().as_secs());
+    println!("result: last start: {report}");
+    assert!(kills < 3 || in_snapshot > 0, "no kill hit a snapshot");
+    assert!(version == 0 || verdict.version_changes > 0, "the plugin was replaced {version} times and never swapped");
+    assert!(verdict.changes > 100, "hardly anything was written: {verdict}");
+}
+
+/// Until a snapshot is under way, and a moment more.
+fn await_snapshot(shop: &Shop, host: &Host, chance: &mut Chance) {
+    let left = 4 - shop.lake.record().map_or(0, |record| record.snapshots()) as u64;
+    if left == 0 {
+        return await_stream(host, chance);
+    }
+    host.says("snapshot begins", 1 + chance.below(left) as usize, PATIENCE);
+    host.work(chance.millis(0, 150));
+}
+
+fn await_stream(host: &Host, chance: &mut Chance) {
+    host.says("changes flow", 1, PATIENCE);
+    host.work(Duration::from_millis(100) + chance.millis(0, 1_500));
+}
