@@ -34,6 +34,12 @@ pub struct TransformSlot<P>(RefCell<Option<Planned<P, Program>>>);
 /// Holds a plugin of role `validator`.
 pub struct ValidatorSlot<P>(RefCell<Option<Planned<P, Checks>>>);
 
+/// Sends a panic's message to the host's log before the instance dies: a trap alone does not say what was wrong.
+pub fn log_panics() {
+    #[cfg(target_family = "wasm")]
+    std::panic::set_hook(Box::new(|panic| crate::host::log(crate::host::Level::Error, &panic.to_string(), &[])));
+}
+
 fn unconfigured() -> types::StageError {
     Error::bug("called before configure").into()
 }
@@ -45,6 +51,7 @@ impl<P: Transform> TransformSlot<P> {
     }
 
     pub fn configure(&self, json: String, pipeline: String) -> Result<(), types::StageError> {
+        log_panics();
         let plugin = P::configure(&Config::new(json, pipeline))?;
         *self.0.borrow_mut() = Some(Planned { plugin, plans: Vec::new() });
         Ok(())
@@ -80,6 +87,7 @@ impl<P: Validator> ValidatorSlot<P> {
     }
 
     pub fn configure(&self, json: String, pipeline: String) -> Result<(), types::StageError> {
+        log_panics();
         let plugin = P::configure(&Config::new(json, pipeline))?;
         *self.0.borrow_mut() = Some(Planned { plugin, plans: Vec::new() });
         Ok(())

@@ -22,7 +22,9 @@ pub fn component(name: &str) -> Vec<u8> {
 
 pub fn runtime() -> WasmRuntime {
     let keys = Keys::new([("pii".to_string(), b"secret".to_vec())]);
-    WasmRuntime::new(RuntimeOptions { pipeline: "test".to_string(), cache: None, keys }).expect("runtime")
+    // Kept between runs: a test then takes what it takes to run, not to compile.
+    let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plugin-cache");
+    WasmRuntime::new(RuntimeOptions { pipeline: "test".to_string(), cache: Some(cache), keys }).expect("runtime")
 }
 
 pub fn names(names: &[&str]) -> Vec<String> {

@@ -57,6 +57,7 @@ impl lifecycle::Guest for Hostile {
     }
 
     fn configure(config: lifecycle::Config) -> Result<(), StageError> {
+        millrace_sdk::export::log_panics();
         let config: Config =
             millrace_sdk::serde_json::from_str(&config.json).map_err(|e| StageError::InvalidConfig(e.to_string()))?;
         match config.case.as_str() {
@@ -216,8 +217,8 @@ fn set_presence(outcome: &mut Outcome, presence: Vec<u8>) {
 /// The data as a whole is UTF-8, the cells are not.
 fn split_a_character(v: &mut VarData) {
     let rows = v.offsets.len() - 1;
-    v.data = "ä".repeat(rows + 1).into_bytes();
-    v.offsets = (0..=rows).map(|row| if row == 0 { 0 } else { 2 * row as u32 - 1 }).collect();
+    v.data = "ä".repeat(rows).into_bytes();
+    v.offsets = (0..=rows).map(|row| if row == 0 || row == rows { 2 * row as u32 } else { 2 * row as u32 - 1 }).collect();
 }
 
 fn reject(row: u32) -> Reject {
