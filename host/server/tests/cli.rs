@@ -9,8 +9,16 @@ use support::Place;
 #[test]
 fn every_verb_answers_help_with_an_example() {
     let place = Place::new();
-    let verbs: [&[&str]; 7] =
-        [&[], &["run"], &["test"], &["validate"], &["plugin", "inspect"], &["schema"], &["generate"]];
+    let verbs: [&[&str]; 8] = [
+        &[],
+        &["run"],
+        &["test"],
+        &["validate"],
+        &["plugin", "inspect"],
+        &["plugin", "build"],
+        &["schema"],
+        &["generate"],
+    ];
     let mut all = String::new();
     for verb in verbs {
         let said = place.run(&[verb, &["--help"]].concat());
@@ -87,4 +95,18 @@ fn a_pager_that_is_closed_early_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_component_is_built_as_it_is_and_what_is_none_is_refused() {
+    let place = Place::new();
+    let mask = support::plugins().join("mask.wasm");
+    let said = place.run(&["plugin", "build", mask.to_str().unwrap(), "-o", "built.wasm"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_eq!(std::fs::read(place.path().join("built.wasm")).unwrap(), std::fs::read(mask).unwrap());
+    place.write("text.wasm", "no module");
+    let said = place.run(&["plugin", "build", "text.wasm", "-o", "other.wasm"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.problems().starts_with("error[plugin.not_a_component]: text.wasm"), "{}", said.stderr);
+    assert!(!place.path().join("other.wasm").exists());
 }

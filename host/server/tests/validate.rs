@@ -220,5 +220,5 @@ fn a_warning_is_said_and_does_not_fail() {
     place.write("p.yaml", "pipeline: shop\nsource: { generator: {} }\nstages: [{ plugin: mask }]\nsink: { null: }\n");
     let said = place.run(&["validate", "p.yaml"]);
     assert_eq!((said.code, said.stdout.as_str()), (Some(0), "p.yaml: right\n"));
-    assert!(said.stderr.starts_with("p.yaml:3:11: warning[grant.nothing]"), "{}", said.stderr);
+    assert!(said.stderr.starts_with("p.yaml:3:10: warning[grant.nothing]"), "{}", said.stderr);
 }

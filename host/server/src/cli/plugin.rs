@@ -1,9 +1,10 @@
 //! `millrace plugin`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
 use millrace_core::{Error, Result};
+use millrace_wasm::componentize;
 use serde_json::json;
 
 use super::table::table;
@@ -11,10 +12,11 @@ use super::{Outcome, print, say};
 use crate::config::reference::io_reason;
 use crate::wiring::{PluginRuntime, plugins};
 
-/// Looks at plugins
+/// Looks at plugins, and makes components of what a compiler wrote
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     Inspect(InspectArgs),
+    Build(BuildArgs),
 }
 
 /// Says what a plugin is: name, version, role, what it imports, its digest and the schema of its configuration
@@ -59,5 +61,38 @@ pub(super) async fn inspect(args: &InspectArgs) -> Result<Outcome> {
         let text = serde_json::to_string_pretty(&seen.config_schema).map_err(|e| Error::bug(e.to_string()))?;
         say(format_args!("\nconfig:\n{text}"));
     }
+    Ok(Outcome::Done)
+}
+
+/// Makes a component of the core module that a compiler wrote; one that is a component already stays as it is
+///
+/// The file appears in one step, so that a pipeline that watches it never sees half of it.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Example:\n  millrace plugin build target/wasm32-unknown-unknown/release/mine.wasm -o mine.wasm"
+)]
+pub(super) struct BuildArgs {
+    /// The compiler's file
+    #[arg(value_name = "MODULE")]
+    module: PathBuf,
+    /// Where the component goes
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub(super) fn build(args: &BuildArgs) -> Result<Outcome> {
+    let unusable = |path: &Path, e: std::io::Error| {
+        Error::config("plugin.unreadable", format!("{}: {}", path.display(), io_reason(&e)))
+            .hint("give the path of the compiler's file")
+    };
+    let module = std::fs::read(&args.module).map_err(|e| unusable(&args.module, e))?;
+    let component = componentize(&module).map_err(|e| e.context(args.module.display()))?;
+    let staged = args.output.with_extension("wasm.new");
+    let written = std::fs::write(&staged, &component).and_then(|()| std::fs::rename(&staged, &args.output));
+    written.map_err(|e| {
+        Error::config("plugin.unwritable", format!("{}: {}", args.output.display(), io_reason(&e)))
+            .hint("give a path that this user may write")
+    })?;
+    say(format_args!("{}: {} kB", args.output.display(), component.len() / 1000));
     Ok(Outcome::Done)
 }

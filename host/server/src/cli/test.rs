@@ -72,7 +72,7 @@ fn show(pipeline: &str, report: &Report) {
     let word = if report.passed { "ok   " } else { "FAIL " };
     say(format_args!("{word} {pipeline}: {}", report.name));
     if let Some(error) = &report.error {
-        say(format_args!("      {error}"));
+        say(format_args!("      {}", error.replace('\n', "\n      ")));
     }
     for difference in &report.differences {
         say(format_args!("      {}", difference.to_string().replace('\n', "\n      ")));

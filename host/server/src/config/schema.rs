@@ -79,6 +79,21 @@ pub fn reference_markdown() -> String {
     text
 }
 
+/// The keys of the file as people write them; elsewhere what is required comes first.
+const ORDER: [&str; 11] = [
+    "pipeline",
+    "source",
+    "stages",
+    "sink",
+    "dead_letters",
+    "keys",
+    "settings",
+    "hot_reload",
+    "metrics",
+    "state_dir",
+    "tests",
+];
+
 /// Writes the section of one mapping and answers the mappings below it.
 fn section(root: &Value, path: &str, schema: &Value, text: &mut String) -> Vec<(String, Value)> {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Vec::new() };
@@ -95,9 +110,11 @@ fn section(root: &Value, path: &str, schema: &Value, text: &mut String) -> Vec<(
     let required: Vec<&str> =
         schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let mut below = Vec::new();
-    let is_optional = |name: &str| !required.contains(&name);
     let mut properties: Vec<(&String, &Value)> = properties.iter().collect();
-    properties.sort_by_key(|(name, _)| (is_optional(name), *name));
+    properties.sort_by_key(|(name, _)| {
+        let written = ORDER.iter().position(|known| path.is_empty() && known == name).unwrap_or(ORDER.len());
+        (written, !required.contains(&name.as_str()), *name)
+    });
     for (name, property) in properties {
         let form = target(root, property);
         let default = match property.get("default") {
@@ -170,7 +187,8 @@ fn choices(form: &Value) -> String {
         let names =
             form.get("const").into_iter().chain(form.get("enum").and_then(Value::as_array).into_iter().flatten());
         for name in names.filter_map(Value::as_str) {
-            write!(text, " `{name}`: {about}").unwrap_or_default();
+            let end = if about.is_empty() { ";" } else { ":" };
+            write!(text, " `{name}`{end} {about}").unwrap_or_default();
         }
     }
     text

@@ -7,55 +7,55 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// A folder with pipeline files, gone afterwards.
-pub struct Place {
+pub(crate) struct Place {
     folder: TempDir,
 }
 
 /// What the binary said.
-pub struct Said {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().canonicalize().unwrap()
     }
 
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_millrace"));
         command.args(args).current_dir(self.path());
-        command.env("MILLRACE_PLUGINS", plugins()).env("XDG_CACHE_HOME", self.path().join("cache"));
+        command.env("MILLRACE_PLUGINS", plugins()).env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         for name in ["MILLRACE_LOG", "MILLRACE_INSTANCE", "SHOP_DB", "PII_KEY"] {
             command.env_remove(name);
         }
         command
     }
 
-    pub fn run(&self, args: &[&str]) -> Said {
+    pub(crate) fn run(&self, args: &[&str]) -> Said {
         self.said(self.command(args).output().unwrap())
     }
 
-    pub fn said(&self, output: Output) -> Said {
+    pub(crate) fn said(&self, output: Output) -> Said {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&*self.path().to_string_lossy(), "[HERE]");
         Said { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 }
 
 /// Where `cargo xtask plugins` puts the first-party plugins.
-pub fn plugins() -> PathBuf {
+pub(crate) fn plugins() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../plugins/dist")
         .canonicalize()
@@ -64,11 +64,11 @@ pub fn plugins() -> PathBuf {
 
 impl Said {
     /// Standard error without log lines, which hold times.
-    pub fn problems(&self) -> String {
+    pub(crate) fn problems(&self) -> String {
         self.stderr.lines().filter(|line| !line.starts_with("{\"timestamp\"")).map(|line| format!("{line}\n")).collect()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         let last = self.stdout.lines().last().unwrap_or_default();
         serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {}\n{}", self.stdout, self.stderr))
     }
