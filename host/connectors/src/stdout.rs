@@ -1,7 +1,7 @@
 //! Sink `stdout`: a change a line, as JSON, for looking.
 //!
 //! ```json
-//! {"table":"shop.orders","op":"update","position":"12/1","commit_time":"2026-01-01T00:00:00.12Z","before":{},"after":{}}
+//! {"table":"shop.orders","op":"update","position":"12/1","commit_time":"2026-01-01T00:00:00.120000Z","before":{},"after":{}}
 //! ```
 //!
 //! Cells are written as in dead letters ([`millrace_core::json`]). Values that the source did not send are left out of

@@ -394,7 +394,7 @@ fn joined(mut first: Result, second: Result, offset: u32) -> Result {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
 
     #[test]
     fn every_change_leaves_as_the_contract_says(kind in any_kind(), changes in any_changes()) {
