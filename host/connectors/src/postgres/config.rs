@@ -97,6 +97,7 @@ impl fmt::Debug for PostgresConfig {
 /// A configuration that can not be wrong any more.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
+    pub(super) pipeline: String,
     pub(super) settings: Settings,
     pub(super) tables: Patterns,
     pub(super) slot: String,
@@ -140,6 +141,7 @@ impl PostgresConfig {
         let slot = self.slot.clone().unwrap_or_else(|| default_name(pipeline));
         let spill_dir = self.spill_dir.clone().unwrap_or_else(|| state_dir.join("spill"));
         Ok(Plan {
+            pipeline: pipeline.to_owned(),
             settings: self.settings()?,
             tables: Patterns::parse(&self.tables)?,
             publication: self.publication.clone().unwrap_or_else(|| slot.clone()),

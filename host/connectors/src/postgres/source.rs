@@ -140,7 +140,7 @@ impl Source for PostgresSource {
         );
         self.session = Some(Session {
             snapshots: Snapshots::new(settings.clone(), wanted),
-            stream: StreamReader::new(stream, settings.clone(), changes, spill, start),
+            stream: StreamReader::new(&self.plan, stream, changes, spill, start),
         });
         Ok(Opened { incarnation, start: start.position() })
     }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::catalog;
 use super::changes::{Changes, Commit, POSTGRES_EPOCH, malformed};
+use super::config::Plan;
 use super::connection::{Connection, Purpose};
 use super::fault::{Fault, ServerError};
 use super::lsn::Lsn;
@@ -44,8 +45,13 @@ pub(super) struct StreamReader {
     lookup: Option<Lookup>,
     /// The end of a transaction that has been appended and not been told.
     committed: Option<Lsn>,
-    /// Bytes appended since the last return.
+    /// Bytes of changes since the last return, and of the transaction under way.
     appended: usize,
+    transaction: usize,
+    /// End of the server's log, and the gauge that shows how far it is ahead of what is durable here.
+    server_end: Lsn,
+    durable: Lsn,
+    lag: metrics::Gauge,
     /// Everything before it was seen, and none of it is ours beyond what was told.
     idle: Lsn,
     /// What the engine knows.
@@ -80,13 +86,15 @@ enum Step {
     Drained,
     Lookup(Shape),
     Tell(Boundary),
+    /// Nothing to say yet, but a while has passed.
+    Again,
 }
 
 impl StreamReader {
-    pub(super) fn new(stream: Stream, settings: Settings, changes: Changes, spill: Spill, start: Lsn) -> Self {
+    pub(super) fn new(plan: &Plan, stream: Stream, changes: Changes, spill: Spill, start: Lsn) -> Self {
         Self {
             stream,
-            settings,
+            settings: plan.settings.clone(),
             changes,
             spill,
             phase: Phase::Between,
@@ -95,14 +103,24 @@ impl StreamReader {
             lookup: None,
             committed: None,
             appended: 0,
+            transaction: 0,
+            server_end: start,
+            durable: start,
+            lag: metrics::gauge!("millrace_source_lag_bytes", "pipeline" => plan.pipeline.clone()),
             idle: start,
             told: start,
             idle_due: Instant::now(),
         }
     }
 
-    pub(super) fn acknowledge(&self, lsn: Lsn) {
+    pub(super) fn acknowledge(&mut self, lsn: Lsn) {
+        self.durable = self.durable.max(lsn);
+        self.show_lag();
         self.stream.acknowledge(lsn);
+    }
+
+    fn show_lag(&self) {
+        self.lag.set(self.server_end.0.saturating_sub(self.durable.0) as f64);
     }
 
     /// As [`millrace_core::source::Source::read`]. Cancel-safe: what an await waits for stays in `self`.
@@ -120,6 +138,8 @@ impl StreamReader {
             match step {
                 Step::Lookup(shape) => self.lookup = Some(look_up(self.settings.clone(), shape)),
                 Step::Tell(boundary) => return Ok(boundary),
+                // The engine may have something else to do.
+                Step::Again => tokio::task::yield_now().await,
                 Step::Drained => {
                     if let Some(boundary) = self.refill(into).await? {
                         return Ok(boundary);
@@ -131,41 +151,49 @@ impl StreamReader {
 
     /// Gets the next chunk, or says why to return without one.
     async fn refill(&mut self, into: &CutBuilder) -> Result<Option<Boundary>> {
-        let next = match self.stream.try_next().map_err(lost)? {
-            Some(chunk) => Some(chunk),
-            None => {
-                if let Some(boundary) = self.due_boundary(into) {
-                    return Ok(Some(boundary));
-                }
-                let idle = self.idle > self.told && matches!(self.phase, Phase::Between);
-                let deadline = if idle { self.idle_due } else { Instant::now() + Duration::from_secs(3600) };
-                timeout_at(deadline, self.stream.next()).await.ok().transpose().map_err(lost)?
-            }
-        };
-        if let Some(chunk) = next {
-            self.chunk = chunk;
-            self.at = 0;
+        if let Some(chunk) = self.stream.try_next().map_err(lost)? {
+            self.take(chunk);
+            // What is buffered without end must not keep the engine from its other work.
+            tokio::task::yield_now().await;
+            return Ok(None);
+        }
+        if let Some(boundary) = self.due_boundary(into) {
+            return Ok(Some(boundary));
+        }
+        let idle = self.idle > self.told && matches!(self.phase, Phase::Between);
+        let deadline = if idle { self.idle_due } else { Instant::now() + Duration::from_secs(3600) };
+        if let Ok(chunk) = timeout_at(deadline, self.stream.next()).await {
+            self.take(chunk.map_err(lost)?);
         }
         Ok(None)
+    }
+
+    fn take(&mut self, chunk: Bytes) {
+        self.chunk = chunk;
+        self.at = 0;
     }
 
     /// What is to be said when nothing is buffered.
     fn due_boundary(&mut self, into: &CutBuilder) -> Option<Boundary> {
         match self.phase {
-            Phase::Between | Phase::Block => {
-                if let Some(end) = self.committed {
-                    return Some(self.tell_commit(end));
-                }
-                let due =
-                    self.idle > self.told && Instant::now() >= self.idle_due && matches!(self.phase, Phase::Between);
-                due.then(|| {
-                    self.told = self.idle;
-                    self.idle_due = Instant::now() + IDLE_INTERVAL;
-                    Boundary::Idle(self.idle.position())
-                })
+            Phase::Between | Phase::Block if self.committed.is_some() => {
+                self.committed.map(|end| self.tell_commit(end))
             }
+            Phase::Between => self.tell_idle(),
+            Phase::Block => None,
             Phase::Transaction(_) | Phase::Playback { .. } => into.has_closed().then_some(Boundary::Within),
         }
+    }
+
+    /// The server's place, where nothing of ours is under way and it has moved; not too often.
+    fn tell_idle(&mut self) -> Option<Boundary> {
+        if self.idle <= self.told || Instant::now() < self.idle_due {
+            return None;
+        }
+        self.told = self.idle;
+        self.idle_due = Instant::now() + IDLE_INTERVAL;
+        self.show_lag();
+        Some(Boundary::Idle(self.idle.position()))
     }
 
     fn tell_commit(&mut self, end: Lsn) -> Boundary {
@@ -174,6 +202,7 @@ impl StreamReader {
         self.told = self.told.max(end);
         self.idle = self.idle.max(end);
         self.idle_due = Instant::now() + IDLE_INTERVAL;
+        self.show_lag();
         Boundary::Commit(end.position())
     }
 
@@ -202,14 +231,18 @@ impl StreamReader {
         const SHORT: Malformed = Malformed("a replication message ends too early");
         match frame {
             [b'd', _, _, _, _, b'w', rest @ ..] => {
-                let message = rest.get(DATA_HEADER..).ok_or(SHORT).map_err(malformed)?;
+                let (header, message) = rest.split_first_chunk::<DATA_HEADER>().ok_or(SHORT).map_err(malformed)?;
+                let [_, _, _, _, _, _, _, _, a, b, c, d, e, f, g, h, ..] = *header;
+                self.server_end = Lsn(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
                 self.message(message, into)
             }
             [b'd', _, _, _, _, b'k', rest @ ..] => {
                 let end = rest.first_chunk::<8>().ok_or(SHORT).map_err(malformed)?;
+                let end = Lsn(u64::from_be_bytes(*end));
+                self.server_end = end;
                 // Inside a transaction the server's place says nothing about what comes of it.
                 if matches!(self.phase, Phase::Between) {
-                    self.idle = self.idle.max(Lsn(u64::from_be_bytes(*end)));
+                    self.idle = self.idle.max(end);
                 }
                 Ok(None)
             }
@@ -229,13 +262,13 @@ impl StreamReader {
         let (_, message) = pgoutput::parse(bytes, false).map_err(malformed)?;
         match (&self.phase, message) {
             (Phase::Transaction(_), Message::Relation(body)) => Ok(self.changes.announce(&body)?.map(Step::Lookup)),
-            (Phase::Transaction(commit), Message::Commit { end_lsn, .. }) => {
-                let changed = commit.time != i64::MIN && self.appended > 0;
+            (Phase::Transaction(_), Message::Commit { end_lsn, .. }) => {
                 self.phase = Phase::Between;
-                Ok(self.committed(end_lsn, changed, into))
+                Ok(self.committed(end_lsn, into))
             }
+            (Phase::Transaction(_), Message::Origin | Message::Type | Message::Logical) => Ok(None),
             (Phase::Transaction(commit), message) => {
-                self.appended += bytes.len();
+                self.transaction += bytes.len();
                 self.changes.apply(&message, *commit, into)?;
                 Ok(None)
             }
@@ -259,17 +292,17 @@ impl StreamReader {
         }
     }
 
-    /// A transaction's end. One without a change of ours is as an idle place.
-    fn committed(&mut self, end: Lsn, changed: bool, into: &CutBuilder) -> Option<Step> {
-        if changed {
+    /// A transaction's end. One without a change is as an idle place.
+    fn committed(&mut self, end: Lsn, into: &CutBuilder) -> Option<Step> {
+        let bytes = std::mem::take(&mut self.transaction);
+        self.appended += bytes;
+        if bytes > 0 || self.committed.is_some() {
             self.committed = Some(end);
-        } else if let Some(told) = &mut self.committed {
-            *told = end;
-        } else {
-            self.idle = self.idle.max(end);
+            let full = into.has_closed() || self.appended >= APPENDED_LIMIT;
+            return full.then(|| Step::Tell(self.tell_commit(end)));
         }
-        let full = self.committed.is_some() && (into.has_closed() || self.appended >= APPENDED_LIMIT);
-        full.then(|| Step::Tell(self.tell_commit(end)))
+        self.idle = self.idle.max(end);
+        self.tell_idle().map(Step::Tell)
     }
 
     /// A message inside a block goes to the disk as it is.
@@ -307,14 +340,15 @@ impl StreamReader {
                 message if !aborted => self.changes.apply(&message, *commit, into)?,
                 _ => {}
             }
-            if read >= APPENDED_LIMIT && into.has_closed() {
-                return Ok(Step::Tell(Boundary::Within));
+            if read >= APPENDED_LIMIT {
+                self.transaction += read;
+                return Ok(if into.has_closed() { Step::Tell(Boundary::Within) } else { Step::Again });
             }
         }
         let end = *end;
         self.phase = Phase::Between;
-        self.appended += read;
-        match self.committed(end, true, into) {
+        self.transaction += read;
+        match self.committed(end, into) {
             Some(step) => Ok(step),
             None => self.decode(into),
         }

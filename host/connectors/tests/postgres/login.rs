@@ -115,3 +115,21 @@ async fn a_unix_socket_needs_no_tls_and_no_password() {
     let folder = server.sql("show unix_socket_directories");
     assert_eq!(opens(&server, "postgres", "", &format!("host={folder}")).await, Ok(()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshot_and_stream_go_through_tls_and_a_bound_channel() {
+    let server = server(Postgres::options(17).tls().tls_only().auth(Auth::ScramSha256));
+    server.sql("alter table t add v text; insert into t select i, repeat('x', 1000) from generate_series(1, 5000) i");
+    let url = format!(
+        "postgres://{RIGHT}@localhost:{}/postgres?sslmode=verify-full&channel_binding=require&sslrootcert={}",
+        server.port(),
+        server.authority().certificate().display()
+    );
+    let mut feed = Feed::open(&server, &["public.t"], json!({ "url": url })).await;
+    feed.until_snapshots(1).await;
+    server.sql("insert into t select i, repeat('y', 1000) from generate_series(5001, 15000) i");
+    feed.until_images(15_000).await;
+    assert!(feed.images.iter().zip(1..).all(|(image, id)| image.get("id") == id.to_string()));
+    let encrypted = "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid) where usename = 'app'";
+    assert_eq!(server.sql(encrypted), "t");
+}

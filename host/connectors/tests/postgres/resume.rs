@@ -6,7 +6,7 @@ use millrace_core::cut::Boundary;
 use millrace_core::error::Kind;
 use serde_json::json;
 
-use crate::feed::{Feed, Session};
+use crate::feed::{Feed, Session, config};
 use crate::servers::postgres::{Postgres, VERSIONS};
 use crate::servers::wait_for;
 
@@ -233,4 +233,35 @@ async fn a_record_that_the_server_can_not_continue_halts_with_a_gap() {
     // One of the same name that begins later.
     server.sql("select pg_create_logical_replication_slot('millrace_test', 'pgoutput')");
     gap(feed.reopen().await.unwrap_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_given_up_at_any_await_loses_nothing() {
+    let server = Postgres::options(15).setting("logical_decoding_work_mem", "64kB").start();
+    server.sql(
+        "create table t (id int primary key, v text); insert into t select i, 'old' from generate_series(1, 5000) i",
+    );
+    let mut feed = Feed::new(config(&server, &["public.t"], json!({})));
+    feed.impatient = true;
+    feed.reopen().await.unwrap();
+    feed.until_snapshots(1).await;
+    assert_eq!(feed.images.len(), 5000);
+    for column in 0..3 {
+        let (first, last) = (10_000 * (column + 1), 10_000 * (column + 1) + 3_000);
+        server.sql(&format!("insert into t (id, v) select i, repeat('s', 99) from generate_series({first}, {last}) i"));
+        server.sql(&format!("alter table t add column c{column} int"));
+        server
+            .sql(&format!("insert into t (id, v) values ({}, 'new'); update t set v = 'u' where id <= 100", last + 1));
+    }
+    server.sql("insert into t (id, v) values (0, 'end')");
+    feed.until(|feed| feed.images.iter().any(|i| i.get("v") == "end")).await;
+    let ids: Vec<i64> = feed.images[5000..].iter().map(|i| i.get("id").parse().unwrap()).collect();
+    let round = |c: i64| (10_000 * (c + 1)..=10_000 * (c + 1) + 3_001).chain(1..=100);
+    let mut expected: Vec<i64> = (0..3).flat_map(round).chain([0]).collect();
+    assert_eq!(ids.len(), expected.len());
+    // The order in which an UPDATE meets its rows is the server's.
+    let (mut found, _) = (ids.clone(), expected.sort_unstable());
+    found.sort_unstable();
+    assert_eq!(found, expected);
+    assert!(feed.images[5000..].windows(2).all(|w| w[0].order < w[1].order));
 }
