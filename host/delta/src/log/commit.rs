@@ -193,10 +193,10 @@ impl Table {
     async fn reload(&mut self, pipeline: &str) -> Result<()> {
         let known = self.state.take().map(|state| state.metadata.id);
         self.state = load::newest(&self.store).await?;
-        if let (Some(known), Some(found)) = (known, self.state()) {
-            if known != found.metadata.id {
-                return Err(another_table(&self.place(), &known, &found.metadata.id));
-            }
+        if let (Some(known), Some(found)) = (known, self.state())
+            && known != found.metadata.id
+        {
+            return Err(another_table(&self.place(), &known, &found.metadata.id));
         }
         self.check_not_rewound(pipeline).await?;
         self.doubtful = false;

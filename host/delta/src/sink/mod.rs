@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::{StreamExt, TryStreamExt, future, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use millrace_core::batch::{ChangeBatch, Changes};
 use millrace_core::compare_and_set::Head;
 use millrace_core::cut::Cut;
@@ -34,8 +34,9 @@ pub(crate) use table::uuid_text;
 
 /// Files under construction, of all tables together: what a cut may hold in memory besides its batches.
 const MAX_ENCODED_BYTES: usize = 256 << 20;
-/// Tables that are opened and fenced at a time.
-const MAX_OPENING: usize = 16;
+/// Tables that are opened and fenced, staged or committed at a time: enough to hide an object store's latency, few enough
+/// for its request limits.
+const MAX_AT_ONCE: usize = 16;
 
 /// Under what this host writes.
 #[derive(Debug)]
@@ -284,7 +285,7 @@ impl Sink for DeltaSink {
         let (config, environment, meta) = (&self.config, &self.environment, self.meta());
         let fenced =
             stream::iter(stores).map(|(name, store)| fence_table(name, store, &owner, config, (environment, meta)));
-        let fenced: Vec<(TableName, SinkTable)> = fenced.buffered(MAX_OPENING).try_collect().await?;
+        let fenced: Vec<(TableName, SinkTable)> = fenced.buffered(MAX_AT_ONCE).try_collect().await?;
         let stored = fenced.iter().map(|(name, table)| (name.clone(), table.head.positions.clone())).collect();
         self.tables.extend(fenced);
         self.owner = Some(owner);
@@ -315,7 +316,8 @@ impl Sink for DeltaSink {
 
     async fn prepare(&mut self, cut: &Cut) -> Result<Prepared> {
         self.settle_held().await?;
-        future::try_join_all(self.tables.values_mut().map(SinkTable::finish)).await?;
+        let tables = stream::iter(self.tables.values_mut().map(Ok));
+        tables.try_for_each_concurrent(MAX_AT_ONCE, SinkTable::finish).await?;
         let created = |(name, table): (&TableName, &SinkTable)| {
             (table.table.state().is_none() && !table.staging.is_empty()).then(|| name.clone())
         };
@@ -329,9 +331,10 @@ impl Sink for DeltaSink {
 
     async fn commit(&mut self, cut: &Cut) -> Result<()> {
         let owner = self.owner.as_ref().ok_or_else(|| Error::bug("the delta sink commits before its fence"))?;
-        let commits = self.tables.values_mut().map(|table| table.commit(cut, owner));
+        let commits: Vec<_> = self.tables.values_mut().map(|table| table.commit(cut, owner)).collect();
         // Every table gets its chance; the first error is the answer.
-        future::join_all(commits).await.into_iter().collect()
+        let answers: Vec<Result<()>> = stream::iter(commits).buffered(MAX_AT_ONCE).collect().await;
+        answers.into_iter().collect()
     }
 
     async fn recommit(&mut self, manifest: &str) -> Result<()> {

@@ -62,9 +62,11 @@ impl SinkTable {
         let (schema, partition_by) = match table.state() {
             Some(state) => {
                 features::check_writable(&table.place(), &state.protocol, &state.metadata, &state.schema)?;
-                let partition_by =
-                    if is_shell(state) { &config.partition_by } else { &state.metadata.partition_columns };
-                (state.schema.clone(), partition_by.clone())
+                if is_shell(state) {
+                    (DeltaSchema::default(), config.partition_by.clone())
+                } else {
+                    (state.schema.clone(), state.metadata.partition_columns.clone())
+                }
             }
             None => (DeltaSchema::default(), config.partition_by.clone()),
         };

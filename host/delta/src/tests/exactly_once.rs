@@ -117,7 +117,11 @@ async fn the_fence_creates_tables_that_are_only_names() {
     put(&mut new, 1..=2).await.unwrap();
     let table = lake.path("public/orders");
     assert_eq!(ids(&table).await, [1, 2]);
-    // The shell became a table like any other.
+    // The shell became a table like any other, its own columns first.
+    let store = crate::store::Store::open(&table.display().to_string(), &Default::default()).unwrap();
+    let loaded = crate::log::Table::open(store, Arc::clone(&lake.machine) as Arc<dyn Environment>, 0).await.unwrap();
+    let state = loaded.state().unwrap();
+    assert_eq!((state.schema.fields[0].name.as_str(), state.metadata.property("millrace.shell")), ("id", None));
     let mut third = lake.sink();
     assert_eq!(fenced(&mut third, 3, &[orders()]).await, stored(2));
 }
