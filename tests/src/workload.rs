@@ -139,11 +139,11 @@ impl Writers {
     /// keys that change, transactions that are rolled back whole or in part, and large ones.
     pub fn start_mixed(server: &Postgres, clients: u32) -> Writers {
         let scripts = [
-            ("transaction", TRANSACTION, 400),
-            ("keys", KEY_CHANGES, 40),
-            ("half", HALF_ROLLED_BACK, 40),
-            ("none", ROLLED_BACK, 20),
-            ("large", LARGE, 3),
+            ("transaction", TRANSACTION, 800),
+            ("keys", KEY_CHANGES, 80),
+            ("half", HALF_ROLLED_BACK, 80),
+            ("none", ROLLED_BACK, 40),
+            ("large", LARGE, 2),
             ("large-none", LARGE_ROLLED_BACK, 1),
         ];
         Self::launch_scripts(server, clients, &scripts, &["-T".to_owned(), "3600".to_owned()])

@@ -51,6 +51,7 @@ folder = os.path.join(os.path.dirname(duckdb_extension_delta.__file__), "extensi
 duck = duckdb.connect()
 duck.execute(f"LOAD '{folder}/delta.duckdb_extension'")
 duck.execute("SET TimeZone='UTC'")
+duck.execute("SET enable_progress_bar=false")  # it goes to standard output, among the answers
 for line in sys.stdin:
     question = json.loads(line)
     try:
