@@ -23,14 +23,15 @@ fn every_committed_change_is_stored_exactly_once_however_often_the_host_is_kille
     for kill in 0..kills {
         let host = shop.start();
         if kill < kills.div_ceil(3) {
+            // Without a word more: the snapshots are over soon.
             await_snapshot(&host, &mut chance, kill == 0);
         } else {
             await_stream(&host, &mut chance);
-        }
-        if chance.one_in(2) {
-            version += 1;
-            shop.set_version(version);
-            host.work(chance.millis(0, 600));
+            if chance.one_in(2) {
+                version += 1;
+                shop.set_version(version);
+                host.work(chance.millis(0, 600));
+            }
         }
         host.kill();
         let snapshots = shop.lake.record().map_or(0, |record| record.snapshots());
@@ -68,7 +69,7 @@ fn await_snapshot(host: &Host, chance: &mut Chance, first: bool) {
     }
     let number = if first { 1 } else { 1 + chance.below(left) as usize };
     host.says("snapshot begins", number, PATIENCE);
-    host.work(chance.millis(0, 80));
+    host.work(chance.millis(0, 60));
 }
 
 fn await_stream(host: &Host, chance: &mut Chance) {
