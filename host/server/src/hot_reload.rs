@@ -4,7 +4,9 @@
 //! does not fit is refused there, and the old code goes on.
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_core::pipeline::{ConfiguredStage, Control, SwapReport};
@@ -72,9 +74,10 @@ impl HotReload {
     /// Errors: `reload.watch` where the system has no watch left.
     pub async fn run(mut self) -> Result<()> {
         let (changed, mut changes) = mpsc::channel(1);
-        let mut watcher = watcher(changed)?;
+        let names = Names::default();
+        let mut watcher = watcher(changed, names.clone())?;
         let mut folders = BTreeSet::new();
-        self.watch_folders(&mut watcher, &mut folders)?;
+        self.watch_folders(&mut watcher, &mut folders, &names)?;
         let mut asked: Option<Asked> = None;
         loop {
             tokio::select! {
@@ -87,7 +90,7 @@ impl HotReload {
                     if let Some(newer) = self.look().await {
                         asked = Some(newer);
                     }
-                    self.watch_folders(&mut watcher, &mut folders)?;
+                    self.watch_folders(&mut watcher, &mut folders, &names)?;
                 }
                 answer = answered(&mut asked) => {
                     let specs = asked.take().map(|a| a.specs).unwrap_or_default();
@@ -102,11 +105,17 @@ impl HotReload {
     }
 
     /// Folders, not files: a file that is replaced by a rename is another file.
-    fn watch_folders(&self, watcher: &mut RecommendedWatcher, watched: &mut BTreeSet<PathBuf>) -> Result<()> {
+    fn watch_folders(
+        &self,
+        watcher: &mut RecommendedWatcher,
+        watched: &mut BTreeSet<PathBuf>,
+        names: &Names,
+    ) -> Result<()> {
         let base = self.file.parent().unwrap_or(Path::new("."));
         let plugins =
             self.entries.iter().filter(|e| e.digest.is_none()).filter_map(|e| plugins::find(&e.plugin, base).ok());
         for file in plugins.chain([self.file.clone()]) {
+            names.add(&file);
             let folder = match file.parent() {
                 Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
                 _ => PathBuf::from("."),
@@ -209,9 +218,28 @@ async fn settle(changes: &mut mpsc::Receiver<()>) {
     }
 }
 
-fn watcher(changed: mpsc::Sender<()>) -> Result<RecommendedWatcher> {
+/// Names of the files that matter, shared with the watch's own thread: other files of their folders wake nobody.
+#[derive(Clone, Default)]
+struct Names(Arc<Mutex<BTreeSet<OsString>>>);
+
+impl Names {
+    fn add(&self, file: &Path) {
+        if let Some(name) = file.file_name() {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        }
+    }
+
+    /// A mounted Kubernetes volume replaces the link `..data`, and no file by its own name.
+    fn concern(&self, event: &notify::Event) -> bool {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let concerns = |name: &OsStr| names.contains(name) || name == "..data";
+        event.need_rescan() || event.paths.iter().filter_map(|p| p.file_name()).any(concerns)
+    }
+}
+
+fn watcher(changed: mpsc::Sender<()>, names: Names) -> Result<RecommendedWatcher> {
     let on_event = move |event: notify::Result<notify::Event>| match event {
-        Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
+        Ok(event) if matches!(event.kind, EventKind::Access(_)) || !names.concern(&event) => {}
         // A full channel already says that something changed.
         Ok(_) => drop(changed.try_send(())),
         Err(error) => tracing::warn!(%error, "the file watch"),

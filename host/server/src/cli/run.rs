@@ -172,8 +172,7 @@ const CONTROL_QUEUE: usize = 4;
 
 fn start(loaded: &Loaded, pipeline: Pipeline, report: Report, ends: &mut JoinSet<Ended>) -> Running {
     let (control, requests) = mpsc::channel(CONTROL_QUEUE);
-    let reload = loaded.config.hot_reload.enabled && !pipeline.stages.is_empty();
-    let reload = reload.then(|| {
+    let reload = loaded.config.hot_reload.enabled.then(|| {
         let watch = HotReload::new(loaded, &pipeline.stages, control.clone());
         Reload(tokio::spawn(async move {
             if let Err(error) = watch.run().await {
