@@ -68,6 +68,13 @@ pub const ALL: &[Metric] = &[
         "time from a cut's end to its last durable commit",
     ),
     metric(
+        "millrace_source_lag_bytes",
+        Gauge,
+        Unit::Bytes,
+        "pipeline",
+        "what the source's server has written and the pipeline has not acknowledged",
+    ),
+    metric(
         "millrace_lag_seconds",
         Gauge,
         Unit::Seconds,
