@@ -12,6 +12,7 @@ use bytes::{Buf, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{DataRowBody, Header, Message};
 use postgres_protocol::message::frontend;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -31,6 +32,9 @@ pub(super) const READ_SIZE: usize = 256 << 10;
 
 /// Before the login is through nobody has shown who they are: no message there is long.
 const LOGIN_MESSAGE_LIMIT: usize = 64 << 10;
+
+/// A server whose machine is gone is noticed in minutes, also where it has nothing to send: while a slot is created.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A server that does not take the goodbye finds out by the closed socket.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
@@ -389,6 +393,8 @@ async fn dial(settings: &Settings, encryption: Encryption) -> Result<Dialled, Fa
     };
     let mut tcp = TcpStream::connect((host.as_str(), settings.port)).await.map_err(Fault::Unreachable)?;
     tcp.set_nodelay(true).map_err(Fault::Unreachable)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    SockRef::from(&tcp).set_tcp_keepalive(&keepalive).map_err(Fault::Unreachable)?;
     if encryption == Encryption::None {
         return Ok((Box::new(tcp), None));
     }
