@@ -13,29 +13,29 @@ use millrace_wasm::{Keys, RuntimeOptions, WasmRuntime};
 use serde_json::Value as Json;
 
 /// The component of a plugin of `plugins/`.
-pub fn component(name: &str) -> Vec<u8> {
+pub(crate) fn component(name: &str) -> Vec<u8> {
     let dist = concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins/dist");
     let dist = std::env::var_os("MILLRACE_PLUGINS_DIR").map_or_else(|| PathBuf::from(dist), PathBuf::from);
     let path = dist.join(format!("{name}.wasm"));
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}: run `cargo xtask plugins` before", path.display()))
 }
 
-pub fn runtime() -> WasmRuntime {
+pub(crate) fn runtime() -> WasmRuntime {
     let keys = Keys::new([("pii".to_string(), b"secret".to_vec())]);
     // Kept between runs: a test then takes what it takes to run, not to compile.
     let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("plugin-cache");
     WasmRuntime::new(RuntimeOptions { pipeline: "test".to_string(), cache: Some(cache), keys }).expect("runtime")
 }
 
-pub fn names(names: &[&str]) -> Vec<String> {
+pub(crate) fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|n| (*n).to_string()).collect()
 }
 
-pub fn grants(read: &[&str], write: &[&str]) -> Grants {
+pub(crate) fn grants(read: &[&str], write: &[&str]) -> Grants {
     Grants { read: names(read), write: names(write), keys: Vec::new(), crypto: Vec::new() }
 }
 
-pub fn spec(name: &str, artifact: &[u8], config: Json, grants: Grants) -> StageSpec {
+pub(crate) fn spec(name: &str, artifact: &[u8], config: Json, grants: Grants) -> StageSpec {
     StageSpec {
         name: name.to_string(),
         digest: millrace_wasm::digest(artifact),
@@ -47,7 +47,7 @@ pub fn spec(name: &str, artifact: &[u8], config: Json, grants: Grants) -> StageS
     }
 }
 
-pub async fn load(name: &str, config: Json, grants: Grants, limits: Json) -> Result<Box<dyn Stage>, Error> {
+pub(crate) async fn load(name: &str, config: Json, grants: Grants, limits: Json) -> Result<Box<dyn Stage>, Error> {
     let artifact = component(name);
     let limits = if limits.is_null() { String::new() } else { limits.to_string() };
     runtime().load(&StageSpec { limits, ..spec(name, &artifact, config, grants) }, &artifact).await
@@ -55,7 +55,7 @@ pub async fn load(name: &str, config: Json, grants: Grants, limits: Json) -> Res
 
 /// A cell of the column `note`.
 #[derive(Clone, Debug)]
-pub enum Note {
+pub(crate) enum Note {
     Text(String),
     Null,
     NotSent,
@@ -68,14 +68,14 @@ impl From<&str> for Note {
 }
 
 /// `public.notes (id bigint primary key, note text, other text, secret text)`.
-pub fn schema() -> Arc<TableSchema> {
+pub(crate) fn schema() -> Arc<TableSchema> {
     let text = |name: &str| Column::new(name, ColumnType::Text);
     let columns = vec![Column::new("id", ColumnType::Int64).key(), text("note"), text("other"), text("secret")];
     Arc::new(TableSchema::new(TableName::new("public", "notes"), columns, Images::Full))
 }
 
 /// Each inner list is one change: its images.
-pub fn notes(changes: &[Vec<(ChangeType, i64, Note)>]) -> ChangeBatch {
+pub(crate) fn notes(changes: &[Vec<(ChangeType, i64, Note)>]) -> ChangeBatch {
     let mut rows = RowsBuilder::new(SourceKey::new("public.notes"), schema(), false, 16).expect("builder");
     for (ordinal, images) in changes.iter().enumerate() {
         rows.begin_change(Order::new(7, ordinal as i64 + 1), 1_000);
@@ -103,13 +103,13 @@ fn append(column: &mut millrace_core::builder::ColumnBuilder, value: &Json) {
 }
 
 /// Inserted rows with ids from 1.
-pub fn inserts(notes_of: &[&str]) -> ChangeBatch {
+pub(crate) fn inserts(notes_of: &[&str]) -> ChangeBatch {
     let changes: Vec<_> = (1..).zip(notes_of).map(|(id, note)| vec![(ChangeType::Insert, id, (*note).into())]).collect();
     notes(&changes)
 }
 
 /// A thousand images: inserts, updates with and without a before image, deletes; text, NULL and not sent in every place.
-pub fn mixed(rows: usize) -> ChangeBatch {
+pub(crate) fn mixed(rows: usize) -> ChangeBatch {
     let mut state = 42u64;
     let mut random = move |n: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -140,7 +140,7 @@ pub fn mixed(rows: usize) -> ChangeBatch {
 }
 
 /// What goes on, an image a line: table, change type, position, cells.
-pub fn lines(output: &StageOutput) -> Vec<String> {
+pub(crate) fn lines(output: &StageOutput) -> Vec<String> {
     let mut lines = Vec::new();
     for batch in &output.batches {
         for row in 0..batch.rows() {
@@ -152,6 +152,6 @@ pub fn lines(output: &StageOutput) -> Vec<String> {
     lines
 }
 
-pub fn rejects(output: &StageOutput) -> Vec<(u32, String)> {
+pub(crate) fn rejects(output: &StageOutput) -> Vec<(u32, String)> {
     output.rejects.iter().map(|r| (r.change, r.code.to_string())).collect()
 }
