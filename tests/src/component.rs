@@ -39,7 +39,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// Puts a file in place in one step, as a release of it would be: nobody reads half of it.
 pub fn replace(file: &Path, bytes: &[u8]) {
     let staged = file.with_extension("staged");
-    fs::write(&staged, bytes).and_then(|()| fs::rename(&staged, file)).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    fs::write(&staged, bytes)
+        .and_then(|()| fs::rename(&staged, file))
+        .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
 }
 
 #[cfg(test)]

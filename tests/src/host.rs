@@ -79,7 +79,8 @@ impl Host {
     pub fn finish(self, limit: Duration) -> Value {
         let log = || self.log();
         wait_for("the end of the host", limit, log, || (!self.process.is_running()).then_some(()));
-        let report = |line: &str| serde_json::from_str(line).ok().filter(|end: &Value| is_end(end) && end["images_in"].is_u64());
+        let report =
+            |line: &str| serde_json::from_str(line).ok().filter(|end: &Value| is_end(end) && end["images_in"].is_u64());
         self.log()
             .lines()
             .rev()

@@ -26,7 +26,8 @@ impl Default for Place {
 impl Place {
     pub fn new() -> Place {
         let keep = std::env::var_os("MILLRACE_KEEP").is_some();
-        let dir = tempfile::Builder::new().prefix("mr-place-").disable_cleanup(keep).tempdir().expect("a temporary folder");
+        let dir =
+            tempfile::Builder::new().prefix("mr-place-").disable_cleanup(keep).tempdir().expect("a temporary folder");
         Place { dir, hosts: AtomicU32::new(0) }
     }
 

@@ -5,8 +5,8 @@ use millrace_tests::place::Place;
 use millrace_tests::servers::delta_reader::DeltaReader;
 use millrace_tests::servers::postgres::Postgres;
 use millrace_tests::servers::wait_for;
-use millrace_tests::slot;
 use millrace_tests::shop::{PATIENCE, Shop};
+use millrace_tests::slot;
 
 #[test]
 fn a_stop_commits_records_and_acknowledges_what_was_read_and_a_restart_repeats_nothing() {
@@ -124,7 +124,9 @@ fn same_rows(place: &Place, alone: &serde_json::Value) {
         let at = |lake: &str| format!("delta_scan('{}')", place.path().join(lake).join("shop").join(table).display());
         let (ours, theirs) = (at("lake"), at("alone"));
         let count = |rows: Vec<serde_json::Value>| rows[0]["n"].as_u64().expect("a count");
-        let differ = format!("select count(*) as n from ((from {ours} except all from {theirs}) union all (from {theirs} except all from {ours}))");
+        let differ = format!(
+            "select count(*) as n from ((from {ours} except all from {theirs}) union all (from {theirs} except all from {ours}))"
+        );
         assert_eq!(count(reader.query(&differ)), 0, "{table}");
         rows += count(reader.query(&format!("select count(*) as n from {ours}")));
     }

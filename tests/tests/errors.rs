@@ -39,7 +39,8 @@ fn catch_up(place: &Place, server: &Postgres, host: &Host) {
 fn holds(place: &Place, ids: std::ops::RangeInclusive<i64>) {
     let table = place.lake("shop").table("public", "orders");
     let sql = format!("select id from delta_scan('{}') order by id", table.display());
-    let found: Vec<i64> = DeltaReader::start().query(&sql).iter().map(|row| row["id"].as_i64().expect("an id")).collect();
+    let found: Vec<i64> =
+        DeltaReader::start().query(&sql).iter().map(|row| row["id"].as_i64().expect("an id")).collect();
     assert_eq!(found, ids.collect::<Vec<_>>());
 }
 

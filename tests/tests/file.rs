@@ -33,16 +33,22 @@ fn story(place: &Place, reader: &mut DeltaReader, table: &str) -> Vec<(String, V
         "select _millrace_change_type as ty, id from delta_scan('{}') order by _millrace_position, {rank}",
         table.display()
     );
-    reader.query(&sql).into_iter().map(|row| (row["ty"].as_str().expect("a type").to_owned(), row["id"].clone())).collect()
+    reader
+        .query(&sql)
+        .into_iter()
+        .map(|row| (row["ty"].as_str().expect("a type").to_owned(), row["id"].clone()))
+        .collect()
 }
 
 fn words(story: &[(String, Value)]) -> Vec<String> {
-    let short = |ty: &str| match ty {
-        "update_preimage" => "before",
-        "update_postimage" => "after",
-        other => return other.to_owned(),
-    }
-    .to_owned();
+    let short = |ty: &str| {
+        match ty {
+            "update_preimage" => "before",
+            "update_postimage" => "after",
+            other => return other.to_owned(),
+        }
+        .to_owned()
+    };
     story.iter().map(|(ty, id)| format!("{} {id}", short(ty))).collect()
 }
 
@@ -51,15 +57,42 @@ fn debeziums_messages_of_both_forms_become_the_same_changelogs() {
     let mut reader = DeltaReader::start();
     for name in ["debezium-postgres-schemas-on.ndjson", "debezium-postgres-schemas-off.ndjson"] {
         let (place, report) = run(name);
-        assert_eq!((&report["images_in"], &report["images_out"], &report["dead_letters"]), (&json!(27), &json!(27), &json!(0)), "{name}");
+        assert_eq!(
+            (&report["images_in"], &report["images_out"], &report["dead_letters"]),
+            (&json!(27), &json!(27), &json!(0)),
+            "{name}"
+        );
         let samp = [
-            "insert 1", "insert 2", "insert 3", "insert 10", "insert 11", "before 1", "after 1", "delete 2", "insert 20",
-            "delete 3", "insert 30", "before 30", "after 30", "delete 30",
+            "insert 1",
+            "insert 2",
+            "insert 3",
+            "insert 10",
+            "insert 11",
+            "before 1",
+            "after 1",
+            "delete 2",
+            "insert 20",
+            "delete 3",
+            "insert 30",
+            "before 30",
+            "after 30",
+            "delete 30",
         ];
         assert_eq!(words(&story(&place, &mut reader, "samp")), samp, "{name}");
         let samp_def = [
-            "insert 1", "insert 2", "insert 10", "after 10", "delete 10", "insert 11", "delete 1", "after 2", "insert 40",
-            "after 40", "insert 41", "insert 42", "truncate null",
+            "insert 1",
+            "insert 2",
+            "insert 10",
+            "after 10",
+            "delete 10",
+            "insert 11",
+            "delete 1",
+            "after 2",
+            "insert 40",
+            "after 40",
+            "insert 41",
+            "insert 42",
+            "truncate null",
         ];
         assert_eq!(words(&story(&place, &mut reader, "samp_def")), samp_def, "{name}");
     }
@@ -88,15 +121,30 @@ fn declared_types_unsent_values_and_new_columns_arrive_in_the_table() {
     );
     assert_eq!((&rows[1]["name"], &rows[1]["amount"]), (&json!("ünïcødé \"q\" \\ 😀"), &json!("-1234567890.99")));
     assert_eq!((&rows[1]["price"], &rows[1]["b"], &rows[1]["big"]), (&json!("nan"), &json!(""), &json!(i64::MIN)));
-    let sql = format!("select _millrace_unavailable as gone, name, big from {} where id = 10 order by _millrace_position", at("samp_def"));
+    let sql = format!(
+        "select _millrace_unavailable as gone, name, big from {} where id = 10 order by _millrace_position",
+        at("samp_def")
+    );
     let toast = reader.query(&sql);
     assert_eq!((&toast[0]["gone"], toast[0]["big"].as_str().map(|big| big.len() > 1_000)), (&Value::Null, Some(true)));
-    assert_eq!(toast[1], json!({ "gone": ["big"], "name": "toast kept", "big": null }), "kept at the source is not NULL here");
+    assert_eq!(
+        toast[1],
+        json!({ "gone": ["big"], "name": "toast kept", "big": null }),
+        "kept at the source is not NULL here"
+    );
     assert_eq!(toast[2], json!({ "gone": ["name", "big"], "name": null, "big": null }), "of a delete by its key");
     let sql = format!("select id, extra, name2 from {} where id >= 40 order by _millrace_position", at("samp_def"));
     let grown: Vec<Value> = reader.query(&sql);
     let row = |id: i64, extra: Option<i64>, name2: Option<&str>| json!({ "id": id, "extra": extra, "name2": name2 });
-    assert_eq!(grown, [row(40, Some(8), None), row(40, None, None), row(41, Some(9), Some("after rename")), row(42, None, Some("after drop"))]);
+    assert_eq!(
+        grown,
+        [
+            row(40, Some(8), None),
+            row(40, None, None),
+            row(41, Some(9), Some("after rename")),
+            row(42, None, Some("after drop"))
+        ]
+    );
 }
 
 #[test]

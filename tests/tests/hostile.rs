@@ -83,13 +83,17 @@ fn rows(report: &Value, table: &str) -> u64 {
 }
 
 fn reconcile(report: &Value) {
-    let out = count(report, "images_out") + count(report, "dropped") + count(report, "dead_letters") + count(report, "already_stored");
+    let out = count(report, "images_out")
+        + count(report, "dropped")
+        + count(report, "dead_letters")
+        + count(report, "already_stored");
     assert_eq!(count(report, "images_in") + count(report, "emitted"), out, "{report}");
 }
 
 fn letters(place: &Place, name: &str, reader: &mut DeltaReader) -> Vec<Value> {
     let table = place.path().join(name).join("_dead_letters");
-    reader.query(&format!("select code, plugin, stage, \"table\", reason, images from delta_scan('{}')", table.display()))
+    reader
+        .query(&format!("select code, plugin, stage, \"table\", reason, images from delta_scan('{}')", table.display()))
 }
 
 #[test]
@@ -123,7 +127,11 @@ fn every_breach_becomes_letters_that_name_plugin_and_limit_while_the_rest_goes_o
         for letter in &letters {
             let reason = letter["reason"].as_str().expect("a reason");
             assert_eq!((&letter["code"], &letter["plugin"]), (&json!(code), &json!(plugin)), "{case}: {letter}");
-            assert_eq!((&letter["stage"], &letter["table"]), (&json!("hostile"), &json!("shop.orders")), "{case}: {letter}");
+            assert_eq!(
+                (&letter["stage"], &letter["table"]),
+                (&json!("hostile"), &json!("shop.orders")),
+                "{case}: {letter}"
+            );
             assert!(reason.contains("hostile@") && reason.contains(says), "{case}: `{says}` is not in: {reason}");
         }
     }
@@ -135,7 +143,10 @@ fn a_pipeline_that_is_to_halt_halts_with_the_plugins_name_and_goes_on_once_it_is
     let mut names = vec!["healthy".to_owned()];
     place.write("healthy.yaml", &pipeline("healthy", "status", &json!({ "case": "none" }), ""));
     for (case, ..) in CASES {
-        place.write(&format!("{}.yaml", name(case)), &pipeline(&name(case), "status", &json!({ "case": case }), "on_failure: halt"));
+        place.write(
+            &format!("{}.yaml", name(case)),
+            &pipeline(&name(case), "status", &json!({ "case": case }), "on_failure: halt"),
+        );
         names.push(name(case));
     }
     let (code, ends) = run(&place, &names);
@@ -178,7 +189,10 @@ fn a_poison_row_is_a_letter_and_the_rows_around_it_are_stored() {
     assert_eq!(code, 0, "{ends:?}");
     let mut reader = DeltaReader::start();
     let at = |lake: &str| format!("delta_scan('{}')", place.path().join(lake).join("shop/orders").display());
-    let poison = format!("select count(*) as n from {} where note = '{MARKER}' and _millrace_change_type in ('insert', 'update_postimage')", at("healthy"));
+    let poison = format!(
+        "select count(*) as n from {} where note = '{MARKER}' and _millrace_change_type in ('insert', 'update_postimage')",
+        at("healthy")
+    );
     let poison = reader.query(&poison)[0]["n"].as_u64().expect("a count");
     assert!(poison > 0, "the marker occurs nowhere");
     for (name, code) in [("panics", "plugin.trap"), ("loops", "plugin.timeout")] {
@@ -188,7 +202,12 @@ fn a_poison_row_is_a_letter_and_the_rows_around_it_are_stored() {
         for letter in letters(&place, name, &mut reader) {
             assert_eq!(letter["code"], code, "{letter}");
         }
-        let others = |lake: &str| format!("select * exclude (_millrace_commit_time) from {} where note is distinct from '{MARKER}' and note is not null", at(lake));
+        let others = |lake: &str| {
+            format!(
+                "select * exclude (_millrace_commit_time) from {} where note is distinct from '{MARKER}' and note is not null",
+                at(lake)
+            )
+        };
         let differ = format!(
             "select count(*) as n from (({a} except all {b}) union all ({b} except all {a}))",
             a = others("healthy"),

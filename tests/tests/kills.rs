@@ -50,7 +50,10 @@ fn every_committed_change_is_stored_exactly_once_however_often_the_host_is_kille
     let report = host.stop(PATIENCE);
     shop.check_acknowledged();
     let verdict = shop.verify();
-    println!("result: killed {kills} times in {} s, {in_snapshot} times within the snapshots: {verdict}", started.elapsed().as_secs());
+    println!(
+        "result: killed {kills} times in {} s, {in_snapshot} times within the snapshots: {verdict}",
+        started.elapsed().as_secs()
+    );
     println!("result: last start: {report}");
     assert!(kills < 3 || in_snapshot > 0, "no kill hit a snapshot");
     assert!(version == 0 || verdict.version_changes > 0, "the plugin was replaced {version} times and never swapped");
@@ -62,7 +65,8 @@ fn await_snapshot(host: &Host, chance: &mut Chance, first: bool) {
     // A snapshot that is staged and recorded counts as complete at the next start: what is left is in its log.
     host.says("reading PostgreSQL", 1, PATIENCE);
     let log = host.log();
-    let left = log.split_once("\"snapshots\":").and_then(|(_, rest)| rest.split(['}', ',']).next()?.parse::<u64>().ok());
+    let left =
+        log.split_once("\"snapshots\":").and_then(|(_, rest)| rest.split(['}', ',']).next()?.parse::<u64>().ok());
     let left = left.unwrap_or_else(|| panic!("how many snapshots are left is not said:\n{log}"));
     if left == 0 {
         return await_stream(host, chance);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use millrace_tests::chance::amount;
 use millrace_tests::host::Host;
-use millrace_tests::slot;
 use millrace_tests::shop::{PATIENCE, Shop};
+use millrace_tests::slot;
 
 /// What the host may take: its queues, a cut and the compiled plugins are far below.
 const MEMORY_LIMIT: u64 = 1 << 30;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow_array::builder::BooleanBufferBuilder;
 use arrow_array::{Array, ArrayRef, BooleanArray, UInt32Array};
 use arrow_buffer::BooleanBuffer;
+use arrow_select::filter::FilterBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -133,12 +134,10 @@ impl ChangeBatch {
         if keep.count_set_bits() == self.rows() {
             return Ok(self.clone());
         }
+        // Made once for all columns: a predicate of its own for each costs as much as the copy.
         let mask = BooleanArray::new(keep.clone(), None);
-        let columns = self
-            .columns
-            .iter()
-            .map(|c| arrow_select::filter::filter(c, &mask).map_err(arrow_bug))
-            .collect::<Result<_>>()?;
+        let predicate = FilterBuilder::new(&mask).optimize().build();
+        let columns = self.columns.iter().map(|c| predicate.filter(c).map_err(arrow_bug)).collect::<Result<_>>()?;
         let rows: Vec<usize> = keep.set_indices().collect();
         Ok(ChangeBatch {
             schema: self.schema.clone(),

@@ -17,9 +17,18 @@ fn schema() -> Arc<TableSchema> {
     let int = |name: &str| Column::new(name, ColumnType::Int64);
     let text = |name: &str| Column::new(name, ColumnType::Text);
     let columns = vec![
-        int("id").key(), int("customer_id"), int("quantity"), int("version"),
-        Column::new("weight", ColumnType::Float64), Column::new("paid", ColumnType::Boolean),
-        text("status"), text("amount"), text("customer"), text("email"), text("street"), text("city"),
+        int("id").key(),
+        int("customer_id"),
+        int("quantity"),
+        int("version"),
+        Column::new("weight", ColumnType::Float64),
+        Column::new("paid", ColumnType::Boolean),
+        text("status"),
+        text("amount"),
+        text("customer"),
+        text("email"),
+        text("street"),
+        text("city"),
     ];
     Arc::new(TableSchema::new(TableName::new("public", "orders"), columns, Images::Full))
 }
@@ -35,7 +44,9 @@ fn batch(rows: usize) -> ChangeBatch {
                 Cells::Float64(cells) => cells.append_value(row as f64 * 0.5),
                 Cells::Boolean(cells) => cells.append_value(row % 3 == 0),
                 Cells::Text(cells) => cells.append_value(match index {
-                    6 => ["new", "test", "paid", "shipped", "open", "held", "done", "lost", "sent", "back"][row as usize % 10].to_string(),
+                    6 => ["new", "test", "paid", "shipped", "open", "held", "done", "lost", "sent", "back"]
+                        [row as usize % 10]
+                        .to_string(),
                     7 => format!("{}.{:02}", row * 7919 % 100_000, row % 100),
                     _ => format!("some text {} of row {row}", index),
                 }),
@@ -57,7 +68,11 @@ async fn main() {
     for (name, file, config) in [
         ("noop", "bench-noop", "{}"),
         ("filter+rename+convert", "bench-convert", "{}"),
-        ("cast-rename, the same", "cast-rename", r#"{"keep":{"status":{"not_in":["test"]}},"rename":{"customer":"customer_name"},"cast":{"amount":{"to":"int64","scale":2}}}"#),
+        (
+            "cast-rename, the same",
+            "cast-rename",
+            r#"{"keep":{"status":{"not_in":["test"]}},"rename":{"customer":"customer_name"},"cast":{"amount":{"to":"int64","scale":2}}}"#,
+        ),
     ] {
         let path = format!("{}/../../plugins/dist/{file}.wasm", env!("CARGO_MANIFEST_DIR"));
         let artifact = std::fs::read(path).expect("cargo xtask plugins");

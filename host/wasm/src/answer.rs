@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arrow_array::types::Decimal128Type;
 use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, FixedSizeBinaryArray, Float32Array, Float64Array, Int16Array, Int32Array,
-    Int64Array, PrimitiveArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray, UInt64Array,
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, FixedSizeBinaryArray, Float32Array, Float64Array, Int16Array,
+    Int32Array, Int64Array, PrimitiveArray, StringArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    UInt64Array,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use millrace_core::outcome::Written;
@@ -76,8 +77,12 @@ fn cells(cells: CellsResult, expected: &Expected<'_>, nulls: Option<NullBuffer>)
             count(v.len(), rows)?;
             Arc::new(Int16Array::new(narrow(&v, expected.ty, &is_value)?, nulls))
         }
-        (ColumnType::Int32, CellsResult::I32s(v)) => count(v.len(), rows).map(|()| Arc::new(Int32Array::new(v.into(), nulls)))?,
-        (ColumnType::Date, CellsResult::I32s(v)) => count(v.len(), rows).map(|()| Arc::new(Date32Array::new(v.into(), nulls)))?,
+        (ColumnType::Int32, CellsResult::I32s(v)) => {
+            count(v.len(), rows).map(|()| Arc::new(Int32Array::new(v.into(), nulls)))?
+        }
+        (ColumnType::Date, CellsResult::I32s(v)) => {
+            count(v.len(), rows).map(|()| Arc::new(Date32Array::new(v.into(), nulls)))?
+        }
         (ColumnType::Float32, CellsResult::F32s(v)) => {
             count(v.len(), rows).map(|()| Arc::new(Float32Array::new(v.into(), nulls)))?
         }
@@ -121,7 +126,8 @@ fn longs(values: Vec<i64>, ty: &ColumnType, nulls: Option<NullBuffer>) -> Result
         }
         ColumnType::Decimal { precision, scale } if *precision <= 18 => {
             let bound = 10i64.pow(u32::from(*precision)).unsigned_abs();
-            let fits = |row: usize| values[row].unsigned_abs() < bound || nulls.as_ref().is_some_and(|n| n.is_null(row));
+            let fits =
+                |row: usize| values[row].unsigned_abs() < bound || nulls.as_ref().is_some_and(|n| n.is_null(row));
             if let Some(row) = (0..values.len()).find(|row| !fits(*row)) {
                 return Err(format!("row {row} is {}, which does not fit into {ty}", values[row]));
             }

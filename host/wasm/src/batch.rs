@@ -65,7 +65,8 @@ fn meta(batch: &ChangeBatch, name: &str) -> Projected {
 /// but for a preimage and the postimage right after it.
 fn numbers(batch: &ChangeBatch) -> Option<Vec<u32>> {
     let pair = |row: usize| {
-        batch.change_types[row - 1] == ChangeType::UpdatePreimage && batch.change_types[row] == ChangeType::UpdatePostimage
+        batch.change_types[row - 1] == ChangeType::UpdatePreimage
+            && batch.change_types[row] == ChangeType::UpdatePostimage
     };
     let usual = (1..batch.rows()).all(|row| (batch.changes[row] == batch.changes[row - 1]) == pair(row));
     if usual {

@@ -118,8 +118,10 @@ fn check_bytes(bytes: &[u8]) -> Result<()> {
     // The fifth byte is the version: 1 for core modules, 13 for components.
     match bytes {
         [0, b'a', b's', b'm', 13, ..] => Ok(()),
-        [0, b'a', b's', b'm', 1, ..] => Err(Error::config("plugin.not_a_component", "it is a core module, no component")
-            .hint("make a component of it: `millrace plugin build FILE -o plugin.wasm`")),
+        [0, b'a', b's', b'm', 1, ..] => {
+            Err(Error::config("plugin.not_a_component", "it is a core module, no component")
+                .hint("make a component of it: `millrace plugin build FILE -o plugin.wasm`"))
+        }
         [0x7f, b'E', b'L', b'F', ..] => Err(Error::config(
             "plugin.not_a_component",
             "it is a compiled image; those are native code and never taken from outside",
@@ -156,8 +158,11 @@ fn role(exports: &[String]) -> Result<(Role, String)> {
     let found: Vec<(Role, String)> = Role::ALL.into_iter().filter_map(exported).collect();
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(Error::config("plugin.contract", format!("it exports none of {PACKAGE}{{transform,validator}}"))
-            .hint(format!("it exports {}", if exports.is_empty() { "nothing".to_string() } else { exports.join(", ") }))),
+        [] => {
+            Err(Error::config("plugin.contract", format!("it exports none of {PACKAGE}{{transform,validator}}")).hint(
+                format!("it exports {}", if exports.is_empty() { "nothing".to_string() } else { exports.join(", ") }),
+            ))
+        }
         several => {
             let names: Vec<&str> = several.iter().map(|(role, _)| role.name()).collect();
             Err(unsupported_role(&names.join(" and ")))

@@ -16,7 +16,8 @@ pub fn componentize(core_module: &[u8]) -> Result<Vec<u8>> {
         encoder.encode()
     };
     encode().map_err(|e| {
-        Error::config("plugin.not_a_component", format!("no component can be made of it: {e:#}"))
-            .hint("build it for wasm32-unknown-unknown with crate-type cdylib, and export a plugin with the SDK's macro")
+        Error::config("plugin.not_a_component", format!("no component can be made of it: {e:#}")).hint(
+            "build it for wasm32-unknown-unknown with crate-type cdylib, and export a plugin with the SDK's macro",
+        )
     })
 }

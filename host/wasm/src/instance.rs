@@ -42,7 +42,9 @@ impl Fault {
 
     pub(crate) fn hint(&self) -> &'static str {
         match self {
-            Fault::Timeout(_) => "raise `limits: { batch_ms, per_thousand_rows_ms }` of the stage if the plugin needs the time",
+            Fault::Timeout(_) => {
+                "raise `limits: { batch_ms, per_thousand_rows_ms }` of the stage if the plugin needs the time"
+            }
             Fault::Memory(_) => "raise `limits: { memory_mib }` of the stage if the plugin needs the memory",
             Fault::Stack => "look for a recursion without an end in the plugin",
             Fault::Answer(_) => "raise `limits: { answer_mib }` of the stage if the plugin's rows are that large",
@@ -155,7 +157,12 @@ impl Instance {
         self.end(answer)
     }
 
-    pub(crate) async fn plan(&mut self, id: u32, table: TableSchemaParam<'_>, meta: &[MetaNameParam<'_>]) -> Answer<Plan> {
+    pub(crate) async fn plan(
+        &mut self,
+        id: u32,
+        table: TableSchemaParam<'_>,
+        meta: &[MetaNameParam<'_>],
+    ) -> Answer<Plan> {
         self.start(self.limits.setup_time());
         match &self.stage {
             Guest::Transform(guest) => {

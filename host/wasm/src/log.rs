@@ -71,10 +71,15 @@ impl PluginLog {
     pub(crate) fn write(&self, level: Level, message: &str, fields: &[(String, String)]) {
         let Some(left_out) = self.admit() else { return };
         if left_out > 0 {
-            tracing::warn!(plugin = self.0.plugin, left_out, "lines of this plugin were left out: it logs more than its limit");
+            tracing::warn!(
+                plugin = self.0.plugin,
+                left_out,
+                "lines of this plugin were left out: it logs more than its limit"
+            );
         }
         let message = cut(message, MESSAGE_BYTES);
-        let fields = fields.iter().take(16).map(|(name, value)| format!("{}={}", cut(name, NAME_BYTES), cut(value, 256)));
+        let fields =
+            fields.iter().take(16).map(|(name, value)| format!("{}={}", cut(name, NAME_BYTES), cut(value, 256)));
         let fields = fields.collect::<Vec<_>>().join(" ");
         let plugin = self.0.plugin.as_str();
         match level {
@@ -133,7 +138,8 @@ impl PluginLog {
         let mut series = lock(&self.0.series);
         if !series.contains(&key) {
             if series.len() >= SERIES {
-                metrics::counter!("millrace_plugin_series_refused_total", "plugin" => self.0.plugin.clone()).increment(1);
+                metrics::counter!("millrace_plugin_series_refused_total", "plugin" => self.0.plugin.clone())
+                    .increment(1);
                 return None;
             }
             series.insert(key);

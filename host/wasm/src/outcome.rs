@@ -76,7 +76,12 @@ fn rejects(rejects: Vec<Reject>, rows: usize, planned: &Planned) -> Result<Vec<R
             return Err(format!("it rejects row {} of {rows}", reject.row));
         }
         let code = if reject.code.is_empty() { "plugin.rejected".to_string() } else { cut(reject.code, CODE_BYTES) };
-        checked.push(RowReject { row: reject.row, code, reason: cut(reject.reason, REASON_BYTES), column: reject.column });
+        checked.push(RowReject {
+            row: reject.row,
+            code,
+            reason: cut(reject.reason, REASON_BYTES),
+            column: reject.column,
+        });
     }
     Ok(checked)
 }
@@ -132,7 +137,8 @@ fn emission(
 ) -> Result<Emission, Wrong> {
     let transform::Emission { shape, parent, change_types, columns } = emission;
     let shape = shape as usize;
-    let targets = shapes.get(shape).ok_or_else(|| format!("it emits rows of shape {shape}, its plan has {}", shapes.len()))?;
+    let targets =
+        shapes.get(shape).ok_or_else(|| format!("it emits rows of shape {shape}, its plan has {}", shapes.len()))?;
     let rows = parent.len();
     let parents_fit = parent.is_sorted() && parent.last().is_none_or(|p| (*p as usize) < batch.rows());
     if !parents_fit || change_types.len() != rows || columns.len() != targets.len() {
@@ -184,12 +190,19 @@ pub(crate) struct Judged {
 }
 
 /// Puts a validator's answer into the core's words. What it says of a preimage or a delete is counted, and refuses nothing.
-pub(crate) fn of_check(batch: &ChangeBatch, rules: &[Rule], violations: Vec<validator::Violation>) -> Result<Judged, Wrong> {
+pub(crate) fn of_check(
+    batch: &ChangeBatch,
+    rules: &[Rule],
+    violations: Vec<validator::Violation>,
+) -> Result<Judged, Wrong> {
     let mut judged = Judged { outcome: Outcome::default(), quarantine: None, counts: vec![0; rules.len()] };
     for violation in violations {
         let row = violation.row as usize;
-        let rule = rules.get(usize::from(violation.rule)).ok_or_else(|| format!("it names rule {} of {}", violation.rule, rules.len()))?;
-        let change_type = *batch.change_types.get(row).ok_or_else(|| format!("it names row {row} of {}", batch.rows()))?;
+        let rule = rules
+            .get(usize::from(violation.rule))
+            .ok_or_else(|| format!("it names rule {} of {}", violation.rule, rules.len()))?;
+        let change_type =
+            *batch.change_types.get(row).ok_or_else(|| format!("it names row {row} of {}", batch.rows()))?;
         judged.counts[usize::from(violation.rule)] += 1;
         let refuses = matches!(change_type, ChangeType::Insert | ChangeType::UpdatePostimage);
         let reason = cut(format!("{}: {}", rule.name, violation.message), REASON_BYTES);

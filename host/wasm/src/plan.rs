@@ -49,7 +49,9 @@ impl PartialEq for Work {
     /// The core's plan follows from the rest, which [`StagePlan`] shows.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Work::Transform { writes, shapes, .. }, Work::Transform { writes: w, shapes: s, .. }) => writes == w && shapes == s,
+            (Work::Transform { writes, shapes, .. }, Work::Transform { writes: w, shapes: s, .. }) => {
+                writes == w && shapes == s
+            }
             (Work::Check { rules, .. }, Work::Check { rules: r, .. }) => rules == r,
             _ => false,
         }
@@ -167,7 +169,12 @@ impl<'a> View<'a> {
                 0 => Severity::Warn,
                 1 => Severity::Reject,
                 2 => Severity::Quarantine,
-                other => return Err(refused(format!("rule {:?} has the severity {other}; there are 0, 1 and 2", rule.name))),
+                other => {
+                    return Err(refused(format!(
+                        "rule {:?} has the severity {other}; there are 0, 1 and 2",
+                        rule.name
+                    )));
+                }
             };
             let columns = rule.columns.iter().map(|i| self.column(*i)).collect::<Result<Vec<_>>>()?;
             let column = columns.first().map(|(_, c)| c.name.clone());
@@ -324,7 +331,13 @@ fn definition(declared: &ColumnDefResult) -> Result<Column> {
         return Err(refused("it declares a column without a name"));
     }
     let ty = schema::column_type(ty).map_err(|e| refused(format!("column {name}: {e}")))?;
-    Ok(Column { name: name.as_str().into(), ty, nullable: *nullable, key: *key, source_type: source_type.as_str().into() })
+    Ok(Column {
+        name: name.as_str().into(),
+        ty,
+        nullable: *nullable,
+        key: *key,
+        source_type: source_type.as_str().into(),
+    })
 }
 
 fn distinct(columns: &[Column], table: &str) -> Result<()> {
@@ -333,7 +346,8 @@ fn distinct(columns: &[Column], table: &str) -> Result<()> {
         None => Ok(()),
         Some(column) => {
             let message = format!("{table} would have two columns {} after it", column.name);
-            Err(Error::config("plugin.name_collision", message).hint("give the new column another name in the plugin's config"))
+            Err(Error::config("plugin.name_collision", message)
+                .hint("give the new column another name in the plugin's config"))
         }
     }
 }

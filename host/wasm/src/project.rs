@@ -183,7 +183,8 @@ fn zeroed<T: ArrowNativeType>(values: &ScalarBuffer<T>, nulls: Option<&NullBuffe
 fn decimals(precision: u8, scale: i8, array: &ArrayRef, nulls: Option<&NullBuffer>) -> Result<Cells> {
     let values = zeroed(primitive::<Decimal128Type>(array), nulls);
     if precision <= 18 {
-        let narrow = |v: &i128| i64::try_from(*v).map_err(|_| Error::bug(format!("{v} has more than {precision} digits")));
+        let narrow =
+            |v: &i128| i64::try_from(*v).map_err(|_| Error::bug(format!("{v} has more than {precision} digits")));
         return Ok(Cells::I64s(values.iter().map(narrow).collect::<Result<Vec<_>>>()?.into()));
     }
     let (mut offsets, mut text) = (Vec::with_capacity(values.len() + 1), String::with_capacity(24 * values.len()));

@@ -109,9 +109,8 @@ impl WasmRuntime {
     async fn describe(&self, prepared: &Prepared, limits: &Limits) -> Result<Info> {
         let log = PluginLog::new("inspected", limits.log_lines_per_second);
         let host = HostState::new(limits, log, Keys::default(), Vec::new());
-        let failed = |fault: crate::instance::Fault| {
-            Error::config(fault.code(), format!("describe {fault}")).hint(fault.hint())
-        };
+        let failed =
+            |fault: crate::instance::Fault| Error::config(fault.code(), format!("describe {fault}")).hint(fault.hint());
         let mut instance = Instance::new(prepared, host, limits).await.map_err(failed)?;
         instance.describe().await.map_err(failed)
     }
@@ -145,13 +144,17 @@ impl WasmRuntime {
         let found = crate::digest(artifact);
         if found != spec.digest {
             let message = format!("the file has the digest {found}, not {}", spec.digest);
-            return Err(Error::config("plugin.digest", message).hint("it was changed or damaged: give the right file, or its digest"));
+            return Err(Error::config("plugin.digest", message)
+                .hint("it was changed or damaged: give the right file, or its digest"));
         }
         let limits = Limits::parse(&spec.limits)?;
         let keys = &self.0.options.keys;
         if let Some(unknown) = spec.grants.crypto.iter().find(|name| keys.get(name).is_none()) {
-            return Err(Error::config("plugin.unknown_key", format!("the key {unknown} is granted, but there is none"))
-                .hint(format!("give it under `keys: {{ {unknown}: ${{env:…}} }}` of the pipeline")));
+            return Err(Error::config(
+                "plugin.unknown_key",
+                format!("the key {unknown} is granted, but there is none"),
+            )
+            .hint(format!("give it under `keys: {{ {unknown}: ${{env:…}} }}` of the pipeline")));
         }
         let prepared = self.prepared(artifact).await?;
         let info = self.describe(&prepared, &limits).await?;
@@ -186,7 +189,8 @@ fn check_config(info: &Info, config: &str) -> Result<()> {
     let validator = jsonschema::validator_for(&schema)
         .map_err(|e| Error::config("plugin.contract", format!("its config schema is no JSON Schema: {e}")))?;
     let config = if config.trim().is_empty() { "{}" } else { config };
-    let config = serde_json::from_str(config).map_err(|e| Error::config("plugin.invalid_config", format!("config: {e}")))?;
+    let config =
+        serde_json::from_str(config).map_err(|e| Error::config("plugin.invalid_config", format!("config: {e}")))?;
     let problems: Vec<String> = validator
         .iter_errors(&config)
         .map(|e| format!("config{}: {e}", e.instance_path().to_string().replace('/', ".")))

@@ -57,7 +57,9 @@ pub(crate) fn column_type(ty: &DataTypeResult) -> Result<ColumnType, String> {
         DataTypeResult::Float32 => ColumnType::Float32,
         DataTypeResult::Float64 => ColumnType::Float64,
         DataTypeResult::Decimal64(d) if (1..=DIGITS_64).contains(&d.precision) => decimal(*d)?,
-        DataTypeResult::Decimal64(d) => return Err(format!("decimal64 has 1 to {DIGITS_64} digits, not {}", d.precision)),
+        DataTypeResult::Decimal64(d) => {
+            return Err(format!("decimal64 has 1 to {DIGITS_64} digits, not {}", d.precision));
+        }
         DataTypeResult::Decimal(d) if d.precision == 0 || d.precision > DIGITS_128 => ColumnType::BigDecimal,
         DataTypeResult::Decimal(d) if d.precision > DIGITS_64 => decimal(*d)?,
         DataTypeResult::Decimal(d) => return Err(format!("a decimal of {} digits is a decimal64", d.precision)),
@@ -144,7 +146,9 @@ mod tests {
             assert_eq!(written, text);
             assert_eq!(decimal_value(text, 38, scale), Some(unscaled), "{text}");
         }
-        for (text, precision, scale) in [("12.5", 20, 2), ("12", 20, 2), ("100.00", 4, 2), ("NaN", 20, 2), ("1.-5", 20, 2), ("125", 20, -1)] {
+        for (text, precision, scale) in
+            [("12.5", 20, 2), ("12", 20, 2), ("100.00", 4, 2), ("NaN", 20, 2), ("1.-5", 20, 2), ("125", 20, -1)]
+        {
             assert_eq!(decimal_value(text, precision, scale), None, "{text}");
         }
     }

@@ -171,8 +171,8 @@ impl WasmStage {
     fn judge(&self, batch: &ChangeBatch, planned: &Planned, verdicts: Verdicts) -> Result<Outcome> {
         let checked = match (verdicts, &planned.work) {
             (Verdicts::Outcome(outcome), _) => of_transform(batch, planned, outcome),
-            (Verdicts::Violations(violations), Work::Check { rules, .. }) => {
-                of_check(batch, rules, violations).and_then(|judged| {
+            (Verdicts::Violations(violations), Work::Check { rules, .. }) => of_check(batch, rules, violations)
+                .and_then(|judged| {
                     for (rule, times) in rules.iter().zip(&judged.counts).filter(|(_, times)| **times > 0) {
                         self.settings.telemetry.violated(&rule.name, *times);
                     }
@@ -180,8 +180,7 @@ impl WasmStage {
                         None => Ok(judged.outcome),
                         Some(reason) => Err(reason),
                     }
-                })
-            }
+                }),
             (Verdicts::Violations(_), Work::Transform { .. }) => Err("it judges, but planned to transform".to_string()),
         };
         checked.map_err(|wrong| {

@@ -19,7 +19,10 @@ pub(crate) struct Telemetry {
 
 impl std::fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Telemetry").field("plugin", &self.plugin).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Telemetry")
+            .field("plugin", &self.plugin)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 

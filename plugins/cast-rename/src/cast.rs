@@ -6,7 +6,16 @@ pub fn is_target(ty: &DataType) -> bool {
     use DataType as T;
     matches!(
         ty,
-        T::Text | T::Int8 | T::Int16 | T::Int32 | T::Int64 | T::Float32 | T::Float64 | T::Boolean | T::Decimal64 { .. } | T::Decimal { .. }
+        T::Text
+            | T::Int8
+            | T::Int16
+            | T::Int32
+            | T::Int64
+            | T::Float32
+            | T::Float64
+            | T::Boolean
+            | T::Decimal64 { .. }
+            | T::Decimal { .. }
     )
 }
 
@@ -56,7 +65,9 @@ fn cast(value: &Value<'_>, to: &DataType, scale: u8, out: &mut Out) -> Result<()
                 None => return Err(invalid(&text, "a decimal", digits)),
             }
         }
-        _ => return out.set_int(integer(value, scale).ok_or_else(|| invalid(&value.to_string(), "an integer", scale))?),
+        _ => {
+            return out.set_int(integer(value, scale).ok_or_else(|| invalid(&value.to_string(), "an integer", scale))?);
+        }
     }
     Ok(())
 }

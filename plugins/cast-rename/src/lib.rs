@@ -186,7 +186,11 @@ mod tests {
         let answer = run(&case);
         assert_eq!(Json::from(answer.kept(0).clone()), json!({ "id": 1, "cents": 1250, "customer_name": "a" }));
         assert_eq!(answer.fates[1], Fate::Dropped);
-        assert!(matches!(&answer.fates[2], Fate::Rejected { code, .. } if code == "cast.invalid"), "{:?}", answer.fates[2]);
+        assert!(
+            matches!(&answer.fates[2], Fate::Rejected { code, .. } if code == "cast.invalid"),
+            "{:?}",
+            answer.fates[2]
+        );
         assert_eq!(Json::from(answer.kept(3).clone()), json!({ "id": 4, "customer_name": "d" }));
         assert_eq!(answer.tables, ["sales"; 4]);
     }

@@ -228,13 +228,16 @@ mod tests {
             .insert(json!({ "id": 1, "status": "new", "email": "a@b" }))
             .insert(json!({ "id": 2, "status": null, "email": "ab" }))
             .insert(json!({ "id": 3, "status": "lost", "email": "someone@b" }));
-        assert_eq!(messages(&case), [
-            "1: email does not match ^[^@]+@[^@]+$",
-            "1: email has 2 characters, must have 3..5",
-            "1: status is NULL",
-            "2: email has 9 characters, must have 3..5",
-            "2: status is lost, must be one of new, paid",
-        ]);
+        assert_eq!(
+            messages(&case),
+            [
+                "1: email does not match ^[^@]+@[^@]+$",
+                "1: email has 2 characters, must have 3..5",
+                "1: status is NULL",
+                "2: email has 9 characters, must have 3..5",
+                "2: status is lost, must be one of new, paid",
+            ]
+        );
     }
 
     #[test]

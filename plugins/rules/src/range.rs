@@ -17,9 +17,12 @@ pub type Range = Bounds<Number>;
 impl<T: std::str::FromStr + PartialOrd> Bounds<T> {
     pub fn parse(text: &str) -> Result<Self, String> {
         let number = |part: &str| {
-            part.trim().parse::<T>().map_err(|_| format!("{text:?} is no range: write \">= 0\", \"< 10\" or \"0..100\""))
+            part.trim()
+                .parse::<T>()
+                .map_err(|_| format!("{text:?} is no range: write \">= 0\", \"< 10\" or \"0..100\""))
         };
-        let comparisons: [(&str, bool, bool); 4] = [(">=", true, true), (">", true, false), ("<=", false, true), ("<", false, false)];
+        let comparisons: [(&str, bool, bool); 4] =
+            [(">=", true, true), (">", true, false), ("<=", false, true), ("<", false, false)];
         for (sign, is_low, included) in comparisons {
             if let Some(rest) = text.trim().strip_prefix(sign) {
                 let end = Some((number(rest)?, included));
@@ -108,7 +111,15 @@ pub fn is_number(ty: &DataType) -> bool {
     use DataType as T;
     matches!(
         ty,
-        T::Int8 | T::Int16 | T::Int32 | T::Int64 | T::UInt64 | T::Float32 | T::Float64 | T::Decimal64 { .. } | T::Decimal { .. }
+        T::Int8
+            | T::Int16
+            | T::Int32
+            | T::Int64
+            | T::UInt64
+            | T::Float32
+            | T::Float64
+            | T::Decimal64 { .. }
+            | T::Decimal { .. }
     )
 }
 

@@ -124,7 +124,7 @@ macro_rules! transform {
         #[cfg(target_family = "wasm")]
         const _: () = {
             use $crate::bindings::{exports_transform, types};
-            ::std::thread_local!(static SLOT: $crate::export::TransformSlot<$plugin> =
+    ::std::thread_local!(static SLOT: $crate::export::TransformSlot<$plugin> =
                 const { $crate::export::TransformSlot::new() });
             struct Export;
             $crate::__lifecycle!(transform, <$plugin as $crate::Transform>::CONFIG_SCHEMA);
@@ -133,14 +133,15 @@ macro_rules! transform {
                     id: u32,
                     table: types::TableSchema,
                     _: ::std::vec::Vec<::std::string::String>,
-                ) -> ::std::result::Result<::std::option::Option<exports_transform::TransformPlan>, types::StageError> {
+                ) -> ::std::result::Result<::std::option::Option<exports_transform::TransformPlan>, types::StageError>
+                {
                     SLOT.with(|slot| slot.plan(id, table))
                 }
                 fn apply(batch: types::Batch) -> ::std::result::Result<exports_transform::Outcome, types::StageError> {
                     SLOT.with(|slot| slot.apply(batch))
                 }
             }
-            $crate::bindings::transform::export_transform!(Export with_types_in $crate::bindings::transform);
+    $crate::bindings::transform::export_transform!(Export with_types_in $crate::bindings::transform);
         };
         // Natively nothing is exported, but unit tests run the plugin: it is no dead code.
         #[cfg(not(target_family = "wasm"))]
@@ -161,7 +162,7 @@ macro_rules! validator {
         #[cfg(target_family = "wasm")]
         const _: () = {
             use $crate::bindings::{exports_validator, types};
-            ::std::thread_local!(static SLOT: $crate::export::ValidatorSlot<$plugin> =
+    ::std::thread_local!(static SLOT: $crate::export::ValidatorSlot<$plugin> =
                 const { $crate::export::ValidatorSlot::new() });
             struct Export;
             $crate::__lifecycle!(validator, <$plugin as $crate::Validator>::CONFIG_SCHEMA);
@@ -170,7 +171,8 @@ macro_rules! validator {
                     id: u32,
                     table: types::TableSchema,
                     _: ::std::vec::Vec<::std::string::String>,
-                ) -> ::std::result::Result<::std::option::Option<exports_validator::CheckPlan>, types::StageError> {
+                ) -> ::std::result::Result<::std::option::Option<exports_validator::CheckPlan>, types::StageError>
+                {
                     SLOT.with(|slot| slot.plan(id, table))
                 }
                 fn check(
@@ -179,7 +181,7 @@ macro_rules! validator {
                     SLOT.with(|slot| slot.check(batch))
                 }
             }
-            $crate::bindings::validator::export_validator!(Export with_types_in $crate::bindings::validator);
+    $crate::bindings::validator::export_validator!(Export with_types_in $crate::bindings::validator);
         };
         // Natively nothing is exported, but unit tests run the plugin: it is no dead code.
         #[cfg(not(target_family = "wasm"))]

@@ -10,6 +10,7 @@ mod error;
 #[doc(hidden)]
 pub mod export;
 pub mod host;
+mod out;
 mod schema;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
@@ -18,9 +19,10 @@ mod validator;
 
 pub use batch::{ChangeType, Input, Row};
 pub use cell::{Cell, Decimal, Moment, Uuid, Value, scaled_text};
-pub use column::{Any, Bool, Bytes, Column, Float, Int, Out, Read, Text};
+pub use column::{Any, Bool, Bytes, Column, Float, Int, Read, Text};
 pub use config::Config;
 pub use error::{Error, Reject};
+pub use out::Out;
 pub use schema::{ColumnDef, DataType, Images, Schema};
 pub use transform::{Col, Output, RowOut, Transform, TransformPlan};
 pub use validator::{CheckPlan, RuleBuilder, Severity, Validator};

@@ -13,10 +13,11 @@ use crate::batch::ChangeType;
 use crate::bindings::types::{self, Cells, FixedData};
 use crate::bindings::{exports_transform, exports_validator};
 use crate::cell::{Cell, Uuid, Value};
-use crate::column::{Any, Column, Out, Reader};
+use crate::column::{Any, Column, Reader};
 use crate::error::Error;
 use crate::export::{TransformSlot, ValidatorSlot};
 use crate::host::Level;
+use crate::out::Out;
 use crate::schema::{ColumnDef, DataType};
 use crate::transform::Transform;
 use crate::validator::Validator;
@@ -53,9 +54,7 @@ pub(crate) fn observe(name: &str, _: &[(&str, &str)], value: f64) {
 }
 
 pub(crate) fn hmac(key: &str, input: &types::Column) -> Result<types::Column, Error> {
-    let key = HOST
-        .with_borrow(|host| host.keys.get(key).cloned())
-        .ok_or_else(|| crate::host::not_granted(key))?;
+    let key = HOST.with_borrow(|host| host.keys.get(key).cloned()).ok_or_else(|| crate::host::not_granted(key))?;
     let Cells::Vars(vars) = &input.cells else { return Err(Error::bug("hmac: the column is not of text or bytes")) };
     let mut data = Vec::with_capacity(32 * vars.offsets.len());
     for cell in vars.offsets.windows(2) {

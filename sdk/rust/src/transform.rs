@@ -6,9 +6,10 @@ use crate::batch::{Batch, Input, Row, Rows};
 use crate::bindings::exports_transform as wit;
 use crate::bindings::types;
 use crate::cell::Cell;
-use crate::column::{Column, Out, Read, Reader};
+use crate::column::{Column, Read, Reader};
 use crate::config::Config;
 use crate::error::{Error, Reject};
+use crate::out::Out;
 use crate::schema::{ColumnDef, DataType, Schema};
 
 /// A plugin that filters, renames, converts, masks, adds and routes.

@@ -39,7 +39,9 @@ fn of_images(table: &Table, images: Vec<(&str, Cells)>, phone: usize) -> Vec<Str
     {
         (*before, *after) = ("delete", "insert");
     }
-    let refused = routed.iter().position(|(ty, _, cells)| matches!(*ty, "insert" | "update_postimage") && breaks_a_rule(table, cells));
+    let refused = routed
+        .iter()
+        .position(|(ty, _, cells)| matches!(*ty, "insert" | "update_postimage") && breaks_a_rule(table, cells));
     let line = |place: &str, (ty, _, cells): &(&str, String, Cells)| format!("{place} {ty} {}", text(cells));
     match refused {
         // The letter holds the images that met the rule: those of the refused one's table.

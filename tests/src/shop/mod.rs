@@ -34,7 +34,12 @@ const TABLES: [Table; 4] = [
     Table { name: "customers", columns: &["id", "email", "phone", "balance"], sinks: &["customers"], own: "true" },
     Table { name: "orders_eu", columns: &["id", "customer", "total", "status"], sinks: &["orders"], own: "id % 2 = 0" },
     Table { name: "orders_us", columns: &["id", "customer", "total", "status"], sinks: &["orders"], own: "id % 2 = 1" },
-    Table { name: "events", columns: &["id", "kind", "customer", "payload"], sinks: &["events_a", "events_b"], own: "true" },
+    Table {
+        name: "events",
+        columns: &["id", "kind", "customer", "payload"],
+        sinks: &["events_a", "events_b"],
+        own: "true",
+    },
 ];
 
 /// The rows of a source table: by key, the columns joined as text.

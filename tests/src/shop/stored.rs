@@ -33,7 +33,12 @@ pub(super) fn first_rows(server: &Postgres, table: &Table) -> Rows {
 
 /// Everything that is stored of a source table, by position: lines `PLACE CHANGE_TYPE CELLS`, a preimage or delete
 /// before its postimage or insert.
-pub(super) fn of_table(lake: &Lake, reader: &mut DeltaReader, table: &Table, letters: &[Letter]) -> BTreeMap<Order, Vec<String>> {
+pub(super) fn of_table(
+    lake: &Lake,
+    reader: &mut DeltaReader,
+    table: &Table,
+    letters: &[Letter],
+) -> BTreeMap<Order, Vec<String>> {
     let mut stored: BTreeMap<Order, Vec<(bool, String)>> = BTreeMap::new();
     let mut add = |position: &str, place: &str, ty: &str, cells: &str| {
         let order = Order::from_sortable(position).unwrap_or_else(|| panic!("no position: {position}"));
@@ -123,7 +128,8 @@ impl Provenance {
     pub(super) fn read(lake: &Lake, reader: &mut DeltaReader) -> Provenance {
         let sql = format!("select \"after\", stages from {} order by record", scan(&lake.provenance()));
         let line = |row: &Value| {
-            let after = row["after"].as_str().and_then(Order::from_sortable).unwrap_or_else(|| panic!("no position: {row}"));
+            let after =
+                row["after"].as_str().and_then(Order::from_sortable).unwrap_or_else(|| panic!("no position: {row}"));
             let stages: Value = serde_json::from_str(row["stages"].as_str().expect("stages")).expect("stages");
             let mask = stages.as_array().and_then(|stages| stages.iter().find(|stage| stage["name"] == "mask"));
             let config = mask.and_then(|mask| mask["config"].as_str()).unwrap_or_else(|| panic!("no mask: {row}"));

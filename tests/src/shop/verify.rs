@@ -61,7 +61,9 @@ impl Differences {
     }
 
     fn describe(&self, table: &str) -> Option<String> {
-        let kind = |(kind, (count, shown)): (&&str, &(usize, Vec<String>))| format!("{table}: {count} {kind}:\n  {}", shown.join("\n  "));
+        let kind = |(kind, (count, shown)): (&&str, &(usize, Vec<String>))| {
+            format!("{table}: {count} {kind}:\n  {}", shown.join("\n  "))
+        };
         let kinds: Vec<String> = self.0.iter().map(kind).collect();
         (!kinds.is_empty()).then(|| kinds.join("\n"))
     }
@@ -75,7 +77,11 @@ impl Shop {
     pub fn verify(&self) -> Verdict {
         let changes = self.oracle.changes(&self.server);
         let ends = self.oracle.commit_ends(&self.server);
-        assert_eq!(changes.last().map(|change| change.transaction + 1), Some(ends.len()), "the oracle's two answers differ");
+        assert_eq!(
+            changes.last().map(|change| change.transaction + 1),
+            Some(ends.len()),
+            "the oracle's two answers differ"
+        );
         let mut reader = DeltaReader::start();
         let provenance = Provenance::read(&self.lake, &mut reader);
         let letters = stored::letters(&self.lake, &mut reader);
@@ -140,11 +146,16 @@ fn compare(
 
     let beyond = &committed[in_snapshot..];
     if beyond.len() != stream.len() {
-        differences.note("totals differ", format!("{} changes were committed beyond the snapshot, {} are stored", beyond.len(), stream.len()));
+        differences.note(
+            "totals differ",
+            format!("{} changes were committed beyond the snapshot, {} are stored", beyond.len(), stream.len()),
+        );
     }
     let mut stream = stream.into_iter().peekable();
     for change in beyond {
-        let place = |order: &Order| change.begins <= order.commit() && order.commit() < change.ends && order.0[1] == change.ordinal;
+        let place = |order: &Order| {
+            change.begins <= order.commit() && order.commit() < change.ends && order.0[1] == change.ordinal
+        };
         // What is stored before the change's place belongs to none.
         while let Some((order, lines)) = stream.next_if(|(order, _)| order.commit() < change.begins) {
             differences.note("stored and never committed", format!("{order} {}", lines.join(" + ")));
@@ -163,7 +174,9 @@ fn compare(
             }
         }
     }
-    stream.for_each(|(order, lines)| differences.note("stored and never committed", format!("{order} {}", lines.join(" + "))));
+    stream.for_each(|(order, lines)| {
+        differences.note("stored and never committed", format!("{order} {}", lines.join(" + ")))
+    });
     differences
 }
 

@@ -102,7 +102,9 @@ impl Reader {
         let rows = progress.cut.rows();
         match boundary {
             // A snapshot is one cut, however long (I9): a part of it would be stored twice by a start that takes it anew.
-            Boundary::Within if rows >= self.settings.split_rows && !progress.cut.is_snapshot() => self.end_part(progress).await,
+            Boundary::Within if rows >= self.settings.split_rows && !progress.cut.is_snapshot() => {
+                self.end_part(progress).await
+            }
             Boundary::Within => Ok(true),
             Boundary::Commit(position) => {
                 // Also without a row of ours: the place is to be recorded and acknowledged before long.

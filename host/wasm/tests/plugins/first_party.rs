@@ -64,7 +64,8 @@ async fn a_filter_is_a_predicate_on_images() {
         vec![(ChangeType::Delete, 4, Note::NotSent)],
         vec![(ChangeType::Insert, 5, "test".into())],
     ]);
-    let config = json!({ "keep": { "note": { "not_in": ["test"] } }, "rename": { "other": "more" }, "rename_table": "kept" });
+    let config =
+        json!({ "keep": { "note": { "not_in": ["test"] } }, "rename": { "other": "more" }, "rename_table": "kept" });
     let output = apply("cast-rename", config, grants(&["note"], &["other"]), &batch).await;
     let short: Vec<String> =
         lines(&output).iter().map(|l| l.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect();
@@ -79,7 +80,8 @@ async fn rows_are_routed_and_cast_by_value() {
         "route": { "column": "other", "to": { "other 2": "elsewhere" } },
         "cast": { "note": { "to": "int64", "scale": 2 } },
     });
-    let output = apply("cast-rename", config, grants(&["note", "other"], &["note"]), &inserts(&["1.5", "-2", "x"])).await;
+    let output =
+        apply("cast-rename", config, grants(&["note", "other"], &["note"]), &inserts(&["1.5", "-2", "x"])).await;
     let lines = lines(&output);
     assert_eq!(lines.len(), 2);
     assert!(lines[0].starts_with("public.notes insert 1") && lines[0].contains(r#""note":150"#), "{lines:?}");
@@ -102,14 +104,19 @@ async fn cuts_at_1_7_and_1000_and_fresh_instances_give_the_same_rows() {
         ("mask", json!({ "note": "last4", "other": "hash" })),
         ("mask", json!({ "note": { "first": 3 }, "other": { "redact": "-" } })),
         ("rules", json!({ "*": { "note": { "length": "<= 5", "required": true } } })),
-        ("cast-rename", json!({ "keep": { "note": { "not_in": ["test"] } }, "cast": { "note": { "to": "int64", "scale": 2 } } })),
+        (
+            "cast-rename",
+            json!({ "keep": { "note": { "not_in": ["test"] } }, "cast": { "note": { "to": "int64", "scale": 2 } } }),
+        ),
         ("cast-rename", json!({ "route": { "column": "note", "to": { "test": "tests" } }, "rename_table": "all" })),
     ];
     let batch = mixed(1_000);
     for (name, config) in cases {
         let granted = crypto(grants(&["note", "other"], &["note", "other"]));
         let mut seen = Vec::new();
-        for (size, limits) in [(1_000, Json::Null), (7, Json::Null), (1, Json::Null), (7, json!({ "calls_per_instance": 1 }))] {
+        for (size, limits) in
+            [(1_000, Json::Null), (7, Json::Null), (1, Json::Null), (7, json!({ "calls_per_instance": 1 }))]
+        {
             let mut stage = load(name, config.clone(), granted.clone(), limits).await.expect("loaded");
             let (mut rows, mut refused) = (Vec::new(), Vec::new());
             for part in cut(&batch, size) {

@@ -104,7 +104,8 @@ fn append(column: &mut millrace_core::builder::ColumnBuilder, value: &Json) {
 
 /// Inserted rows with ids from 1.
 pub(crate) fn inserts(notes_of: &[&str]) -> ChangeBatch {
-    let changes: Vec<_> = (1..).zip(notes_of).map(|(id, note)| vec![(ChangeType::Insert, id, (*note).into())]).collect();
+    let changes: Vec<_> =
+        (1..).zip(notes_of).map(|(id, note)| vec![(ChangeType::Insert, id, (*note).into())]).collect();
     notes(&changes)
 }
 

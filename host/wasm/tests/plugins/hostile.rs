@@ -145,7 +145,10 @@ async fn only_the_poison_rows_are_refused_and_the_rest_goes_on() {
         let kept: Vec<u32> = output.batches.iter().flat_map(|b| b.changes.clone()).collect();
         assert_eq!(kept, (0..1_000).filter(|c| ![0, 417, 999].contains(c)).collect::<Vec<_>>());
         let reason = &output.rejects[0].reason;
-        assert!(reason.contains("hostile@") && (case != "panic_on" || reason.contains("this row is poison")), "{reason}");
+        assert!(
+            reason.contains("hostile@") && (case != "panic_on" || reason.contains("this row is poison")),
+            "{reason}"
+        );
     }
 }
 

@@ -47,7 +47,11 @@ async fn a_spec_that_does_not_fit_is_refused_with_the_place() {
         (StageSpec { digest: "0".repeat(64), ..good.clone() }, "plugin.digest", "digest"),
         (StageSpec { limits: r#"{"memory_gib":1}"#.into(), ..good.clone() }, "plugin.limits", "memory_gib"),
         (StageSpec { config: r#"{"note":"scramble"}"#.into(), ..good.clone() }, "plugin.invalid_config", ".note"),
-        (StageSpec { grants: Grants { crypto: names(&["other"]), ..Grants::default() }, ..good.clone() }, "plugin.unknown_key", "other"),
+        (
+            StageSpec { grants: Grants { crypto: names(&["other"]), ..Grants::default() }, ..good.clone() },
+            "plugin.unknown_key",
+            "other",
+        ),
     ];
     for (spec, code, place) in wrong {
         let error = runtime().load(&spec, &artifact).await.err().expect("refused");
@@ -65,7 +69,8 @@ async fn a_compiled_component_is_kept_and_used_again() {
     let spec = spec("noop", &artifact, Json::Null, grants(&["*"], &[]));
     let options = RuntimeOptions { cache: Some(cache.clone()), ..RuntimeOptions::default() };
     for _ in 0..2 {
-        let mut stage = WasmRuntime::new(options.clone()).expect("runtime").load(&spec, &artifact).await.expect("loaded");
+        let mut stage =
+            WasmRuntime::new(options.clone()).expect("runtime").load(&spec, &artifact).await.expect("loaded");
         assert_eq!(lines(&stage.apply(&inserts(&["a"])).await.expect("applied")).len(), 1);
     }
     let kept: Vec<_> = std::fs::read_dir(&cache).expect("cache").map(|f| f.expect("file").file_name()).collect();

@@ -19,11 +19,9 @@ impl Transform for FilterRenameConvert {
         plan.read(customer);
         plan.filter::<Bytes>(status, |status| status != b"test");
         plan.rename(customer, "customer_name");
-        plan.convert::<Bytes>(amount, DataType::Int64, |text, out| {
-            match millrace_sdk::scaled_text(text, 2) {
-                Some(cents) => out.set_int(cents),
-                None => Err(Reject::new("amount.parse", format!("{:?} is no amount", String::from_utf8_lossy(text)))),
-            }
+        plan.convert::<Bytes>(amount, DataType::Int64, |text, out| match millrace_sdk::scaled_text(text, 2) {
+            Some(cents) => out.set_int(cents),
+            None => Err(Reject::new("amount.parse", format!("{:?} is no amount", String::from_utf8_lossy(text)))),
         });
         Ok(())
     }

@@ -107,7 +107,9 @@ impl transform::Guest for Hostile {
             }
             "plan_name_collision" => plan.writes[0].output.name = "id".into(),
             "plan_hidden_collision" => plan.writes[0].output.name = "secret".into(),
-            "plan_add" => plan.writes.push(Write { replaces: None, output: ColumnDef { name: "added".into(), ..same(note) } }),
+            "plan_add" => {
+                plan.writes.push(Write { replaces: None, output: ColumnDef { name: "added".into(), ..same(note) } })
+            }
             "plan_twice" => plan.drops.push(note),
             "plan_undeclared_drop" => plan.effects.retain(|e| e != "drop"),
             "plan_not_null" => plan.writes[0].output.nullable = false,
@@ -126,7 +128,13 @@ impl transform::Guest for Hostile {
         let rows = batch.rows as usize;
         let note = &batch.columns[0];
         let marked = (0..rows).find(|&row| is_marked(note, row));
-        let mut outcome = Outcome { fates: None, columns: vec![Some(note.clone())], rejects: vec![], emissions: vec![], routing: None };
+        let mut outcome = Outcome {
+            fates: None,
+            columns: vec![Some(note.clone())],
+            rejects: vec![],
+            emissions: vec![],
+            routing: None,
+        };
         match case().as_str() {
             "loop" => forever(),
             "loop_on" if marked.is_some() => forever(),
@@ -153,7 +161,9 @@ impl transform::Guest for Hostile {
             "odd_fate" => outcome.fates = Some(vec![7; rows]),
             "utf8" => set_vars(&mut outcome, |v| v.data.fill(0xff)),
             "utf8_split" => set_vars(&mut outcome, split_a_character),
-            "wrong_cells" => outcome.columns = vec![Some(Column { presence: None, cells: Cells::Bools(vec![1; rows]) })],
+            "wrong_cells" => {
+                outcome.columns = vec![Some(Column { presence: None, cells: Cells::Bools(vec![1; rows]) })]
+            }
             "retype" => outcome.columns = vec![None],
             "no_columns" => outcome.columns = vec![],
             "presence_length" => set_presence(&mut outcome, vec![1; rows + 1]),
@@ -170,7 +180,9 @@ impl transform::Guest for Hostile {
             }
             "reject_marked" => outcome.rejects.extend(marked.map(|row| reject(row as u32))),
             "log_flood" => (0..10_000).for_each(|i| host::log(host::Level::Info, &format!("line {i}"), &[])),
-            "metric_flood" => (0..10_000).for_each(|i| host::count(&format!("metric_{i}"), &[("row", &i.to_string())], 1)),
+            "metric_flood" => {
+                (0..10_000).for_each(|i| host::count(&format!("metric_{i}"), &[("row", &i.to_string())], 1))
+            }
             "crypto" => {
                 let error = host::hmac_sha256("not-granted", &millrace_sdk_column(note)).err();
                 return Err(StageError::Bug(error.map(|e| e.to_string()).unwrap_or_default()));
@@ -218,11 +230,19 @@ fn set_presence(outcome: &mut Outcome, presence: Vec<u8>) {
 fn split_a_character(v: &mut VarData) {
     let rows = v.offsets.len() - 1;
     v.data = "ä".repeat(rows).into_bytes();
-    v.offsets = (0..=rows).map(|row| if row == 0 || row == rows { 2 * row as u32 } else { 2 * row as u32 - 1 }).collect();
+    v.offsets =
+        (0..=rows).map(|row| if row == 0 || row == rows { 2 * row as u32 } else { 2 * row as u32 - 1 }).collect();
 }
 
 fn reject(row: u32) -> Reject {
-    Reject { row, code: "hostile.marked".into(), reason: "the marker".into(), column: None, retryable: false, ext: vec![] }
+    Reject {
+        row,
+        code: "hostile.marked".into(),
+        reason: "the marker".into(),
+        column: None,
+        retryable: false,
+        ext: vec![],
+    }
 }
 
 millrace_sdk::bindings::transform::export_transform!(Hostile with_types_in millrace_sdk::bindings::transform);
