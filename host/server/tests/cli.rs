@@ -1,4 +1,5 @@
 //! The command line itself: help, usage, exit codes.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

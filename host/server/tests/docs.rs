@@ -1,4 +1,5 @@
 //! Generated pages of the book are what the code says. `UPDATE_DOCS=1 cargo test` writes them.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
 //! `millrace test`: the examples of a pipeline file, through the real plugins.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

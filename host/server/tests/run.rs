@@ -1,4 +1,5 @@
 //! `millrace run`, as a person or a supervisor runs it.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What `millrace validate` says of pipeline files that are wrong.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod support;
 

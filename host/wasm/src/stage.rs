@@ -210,6 +210,7 @@ impl WasmStage {
         let mut output = StageOutput::default();
         let mut poisoned = 0;
         let mut failed = Some(first);
+        #[allow(clippy::single_range_in_vec_init, reason = "a stack of ranges that starts with one")]
         let mut waiting = vec![0..batch.rows()];
         while let Some(rows) = waiting.pop() {
             let part = batch.slice(rows.start, rows.len());

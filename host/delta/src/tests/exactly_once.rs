@@ -258,7 +258,7 @@ async fn letters_are_read_back_with_the_positions_of_every_earlier_cut() {
         || DeltaSink::single(config.clone(), PIPELINE, Arc::clone(&lake.machine) as Arc<dyn Environment>).unwrap();
     let table = TableName::new("", millrace_core::letters::TABLE);
     let mut sink = open();
-    fenced(&mut sink, 1, &[table.clone()]).await;
+    fenced(&mut sink, 1, std::slice::from_ref(&table)).await;
     assert!(sink.stored_letters(None).await.unwrap().is_empty());
     let by = millrace_core::letters::Refuser {
         pipeline: PIPELINE,
@@ -279,7 +279,7 @@ async fn letters_are_read_back_with_the_positions_of_every_earlier_cut() {
         sink.commit(&cut).await.unwrap();
     }
     let mut again = open();
-    let positions = fenced(&mut again, 2, &[table.clone()]).await.remove(&table).unwrap();
+    let positions = fenced(&mut again, 2, std::slice::from_ref(&table)).await.remove(&table).unwrap();
     assert_eq!(positions.len(), 2);
     let letter = |commit| StoredLetter { source: source(), order: Order::new(commit, 1) };
     assert_eq!(again.stored_letters(None).await.unwrap(), [letter(3), letter(6)]);

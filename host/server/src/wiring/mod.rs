@@ -148,6 +148,7 @@ fn source_choice(entry: &SourceEntry) -> Result<SourceChoice> {
 }
 
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "one a pipeline")]
 enum SinkChoice {
     Delta(DeltaConfig),
     Stdout(StdoutConfig),
