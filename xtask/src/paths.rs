@@ -1,13 +1,18 @@
 //! Where things are.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use crate::{Outcome, command::Run};
 
-/// The project's root: the folder above this crate's.
+/// The project's root: the folder above this crate's. Asked of cargo as the program runs, since checkouts that share a
+/// target folder share this binary.
 pub(crate) fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let here = std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        here.parent().map(Path::to_owned).unwrap_or(here)
+    });
+    &ROOT
 }
 
 /// `$XDG_CACHE_HOME/millrace`, else `$HOME/.cache/millrace`: what `setup` fetched.

@@ -47,6 +47,12 @@ pub trait Source: Send {
     /// Everything up to `position` is durable and recorded: the source may forget it (I3).
     async fn acknowledge(&mut self, position: &Position) -> Result<()>;
 
+    /// An orderly end, after which nothing else is called: returns when the source has heard the last acknowledgement, or
+    /// is not to be waited for any longer.
+    async fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether the source itself lets one reader in at a time (a replication slot, a group): then no lease is waited for.
     fn is_exclusive(&self) -> bool {
         false

@@ -42,8 +42,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// that decodes a huge transaction of which nothing is published may be silent for a while.
 const SILENCE_LIMIT: Duration = Duration::from_secs(300);
 
-/// Saying goodbye lets the server free the slot at once; it is not worth waiting longer for.
-const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+/// A goodbye that was heard frees the slot at once and keeps the last acknowledgement. A server that is amid a large
+/// transaction may not hear it for long: then the next start repeats what it had acknowledged.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The pipeline's side of the stream. Dropping it ends the thread and the connection.
 pub(super) struct Stream {
@@ -102,6 +103,14 @@ impl Stream {
             newer
         });
     }
+
+    /// Says goodbye, and waits until the server has heard it, with the last acknowledgement: a socket that is closed
+    /// over unread data resets the connection, and the server drops what it had not read yet.
+    pub(super) async fn close(self) {
+        let Self { mut chunks, durable } = self;
+        drop(durable);
+        while chunks.recv().await.is_some() {}
+    }
 }
 
 fn no_thread(e: std::io::Error) -> Error {
@@ -155,7 +164,11 @@ impl Task {
         match end {
             // Errors reach the pipeline behind what was read before them.
             Err(fault) => drop(self.to_pipeline.send(Err(fault)).await),
-            Ok(()) => drop(timeout(GOODBYE_LIMIT, self.goodbye()).await),
+            Ok(()) => match timeout(GOODBYE_LIMIT, self.goodbye()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => tracing::warn!(error = %fault.at("saying goodbye"), "the last acknowledgement may be lost"),
+                Err(_) => tracing::warn!("the server did not hear the last acknowledgement in time"),
+            },
         }
     }
 
@@ -259,7 +272,14 @@ impl Task {
         frontend::copy_done(&mut out);
         frontend::terminate(&mut out);
         self.socket.write_all(&out).await.map_err(Fault::Lost)?;
-        self.socket.shutdown().await.map_err(Fault::Lost)
+        self.socket.flush().await.map_err(Fault::Lost)?;
+        loop {
+            self.read.clear();
+            self.make_room();
+            if self.socket.read_buf(&mut self.read).await.map_err(Fault::Lost)? == 0 {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -365,10 +385,39 @@ mod tests {
         assert_eq!(status(&mut server).await, (7, true));
         stream.acknowledge(Lsn(11));
         drop(stream);
-        let mut rest = Vec::new();
-        server.read_to_end(&mut rest).await.unwrap();
-        assert_eq!(rest[14..22], 11u64.to_be_bytes());
-        assert!(rest.ends_with(&[b'c', 0, 0, 0, 4, b'X', 0, 0, 0, 4]), "copy done and terminate");
+        assert_eq!(goodbye(&mut server).await, 11);
+    }
+
+    #[tokio::test]
+    async fn a_closed_stream_has_been_heard_by_a_server_that_was_still_sending() {
+        let (stream, mut server) = stream(Duration::ZERO).await;
+        assert_eq!(status(&mut server).await, (7, true));
+        stream.acknowledge(Lsn(11));
+        let closed = tokio::spawn(stream.close());
+        // As a server does: it goes on sending until it reads the goodbye.
+        for n in 0..20_000 {
+            server.write_all(&keepalive(n, false)).await.unwrap();
+        }
+        assert_eq!(goodbye(&mut server).await, 11);
+        assert!(!closed.is_finished(), "closed only when the server has hung up");
+        drop(server);
+        timeout(Duration::from_secs(10), closed).await.unwrap().unwrap();
+    }
+
+    /// The last acknowledgement before the end of the copy and of the session.
+    async fn goodbye(server: &mut DuplexStream) -> u64 {
+        let mut durable = 0;
+        let mut kind = [0];
+        loop {
+            server.read_exact(&mut kind).await.unwrap();
+            let mut rest = vec![0; if kind == *b"d" { 38 } else { 4 }];
+            server.read_exact(&mut rest).await.unwrap();
+            match kind {
+                [b'd'] => durable = u64::from_be_bytes(rest[13..21].try_into().unwrap()),
+                [b'X'] => return durable,
+                other => assert_eq!(other, *b"c"),
+            }
+        }
     }
 
     #[tokio::test]

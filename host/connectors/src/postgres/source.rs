@@ -164,6 +164,13 @@ impl Source for PostgresSource {
         Ok(())
     }
 
+    async fn close(&mut self) -> Result<()> {
+        if let Some(session) = self.session.take() {
+            session.stream.close().await;
+        }
+        Ok(())
+    }
+
     /// A slot lets in one reader.
     fn is_exclusive(&self) -> bool {
         true

@@ -119,6 +119,10 @@ impl StreamReader {
         self.stream.acknowledge(lsn);
     }
 
+    pub(super) async fn close(self) {
+        self.stream.close().await;
+    }
+
     fn show_lag(&self) {
         self.lag.set(self.server_end.0.saturating_sub(self.durable.0) as f64);
     }

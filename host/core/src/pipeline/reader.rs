@@ -205,14 +205,15 @@ impl Reader {
         self.acknowledge_until_the_end().await
     }
 
-    /// Nothing more is read: closes the queue, and passes on acknowledgements until the committer is done.
+    /// Nothing more is read: closes the queue, passes on acknowledgements until the committer is done, and lets go of the
+    /// source.
     async fn acknowledge_until_the_end(&mut self) -> Result<()> {
         let (closed, _) = mpsc::channel(1);
         drop(std::mem::replace(&mut self.out, closed));
         while self.acknowledge.changed().await.is_ok() {
             self.pass_acknowledgement().await?;
         }
-        Ok(())
+        self.source.close().await
     }
 }
 

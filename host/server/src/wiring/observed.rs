@@ -51,6 +51,10 @@ impl Source for ObservedSource {
         self.source.acknowledge(position).await
     }
 
+    async fn close(&mut self) -> Result<()> {
+        self.source.close().await
+    }
+
     fn is_exclusive(&self) -> bool {
         self.source.is_exclusive()
     }
