@@ -12,6 +12,7 @@ use millrace_tests::slot;
 fn a_stop_commits_records_and_acknowledges_what_was_read_and_a_restart_repeats_nothing() {
     let mut chance = Chance::announced("drain");
     let shop = Shop::open(17, 500);
+    shop.keep_transactions_whole();
     let writers = shop.write(2);
     for _ in 0..3 {
         let host = shop.start();

@@ -85,6 +85,12 @@ impl Shop {
         replace(&self.place.path().join("mask.wasm"), &build(&self.mask, (version % 2) as u8));
     }
 
+    /// No transaction is split over cuts: what a stop leaves is at one place, however large the transaction that it cuts
+    /// short. (The parts of one that is split are stored before a record may name its end: read again, and dropped.)
+    pub fn keep_transactions_whole(&self) {
+        self.place.write("p.yaml", &pipeline(1).replace(", split_rows: 2000", ""));
+    }
+
     pub fn start(&self) -> Host {
         self.place.start(&[("SHOP_DB", &self.server.url()), ("PII_KEY", KEY)])
     }
