@@ -210,6 +210,11 @@ pub fn scaled_text(text: &[u8], digits: u8) -> Option<i64> {
         [b'+', rest @ ..] => (false, rest),
         rest => (false, rest),
     };
+    // Wherever nothing can overflow, without looking: WebAssembly has no instruction that tells, so that each checked
+    // multiplication of 64 bits is a call.
+    if unsigned.len() + usize::from(digits) <= 18 {
+        return scaled_short(negative, unsigned, digits);
+    }
     // Summed as a negative number: i64::MIN has no positive counterpart.
     let (mut sum, mut after_point, mut seen_digit, mut seen_point) = (0i64, 0u8, false, false);
     for &byte in unsigned {
@@ -235,6 +240,21 @@ pub fn scaled_text(text: &[u8], digits: u8) -> Option<i64> {
         sum = sum.checked_mul(10)?;
     }
     if negative { Some(sum) } else { sum.checked_neg() }
+}
+
+/// As [`scaled_text`], for text that can not come to more than 18 digits.
+fn scaled_short(negative: bool, unsigned: &[u8], digits: u8) -> Option<i64> {
+    let point = unsigned.iter().position(|b| *b == b'.').unwrap_or(unsigned.len());
+    let (whole, fraction) = (&unsigned[..point], unsigned.get(point + 1..).unwrap_or_default());
+    let (kept, rest) = fraction.split_at(fraction.len().min(usize::from(digits)));
+    let digit = |byte: &u8| byte.wrapping_sub(b'0');
+    let plain = whole.len() + fraction.len() > 0 && whole.iter().chain(kept).all(|b| digit(b) < 10);
+    if !plain || rest.iter().any(|b| *b != b'0') {
+        return None;
+    }
+    let sum = whole.iter().chain(kept).fold(0i64, |sum, b| sum * 10 + i64::from(digit(b)));
+    let sum = (kept.len()..usize::from(digits)).fold(sum, |sum, _| sum * 10);
+    Some(if negative { -sum } else { sum })
 }
 
 impl fmt::Display for Decimal<'_> {
@@ -304,8 +324,18 @@ mod tests {
             ("", 2, None),
             ("-", 2, None),
             ("1.2.3", 2, None),
+            ("1.", 2, Some(100)),
+            (".", 2, None),
+            ("1.2x", 1, None),
+            ("1,20", 2, None),
+            ("7", 0, Some(7)),
         ] {
             assert_eq!(scaled_text(text.as_bytes(), digits), expected, "{text}");
+            // The same number in more digits than the short way takes.
+            if text.starts_with(|c: char| c.is_ascii_digit()) {
+                let long = format!("{}{text}", "0".repeat(18));
+                assert_eq!(scaled_text(long.as_bytes(), digits), expected, "{long}");
+            }
         }
     }
 
