@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const EVENTS: u64 = 1_500;
 
 /// What the plugin does, the code that says so, and words of the reason: the limit that it broke.
-const CASES: [(&str, &str, &str); 16] = [
+const CASES: [(&str, &str, &str); 15] = [
     ("loop", "plugin.timeout", "took more than"),
     ("memory", "plugin.memory", "more than 16 MiB of memory"),
     ("stack", "plugin.stack", "ran out of stack"),
@@ -30,7 +30,6 @@ const CASES: [(&str, &str, &str); 16] = [
     ("utf8", "plugin.bad_answer", "UTF-8"),
     ("utf8_split", "plugin.bad_answer", "column note"),
     ("wrong_cells", "plugin.bad_answer", "note"),
-    ("unsupported", "plugin.unsupported_schema", "not this table"),
 ];
 
 /// The hostile plugin works on `note`: a column of the orders under another name.
@@ -86,7 +85,8 @@ fn reconcile(report: &Value) {
     let out = count(report, "images_out")
         + count(report, "dropped")
         + count(report, "dead_letters")
-        + count(report, "already_stored");
+        + count(report, "already_stored")
+        + count(report, "held");
     assert_eq!(count(report, "images_in") + count(report, "emitted"), out, "{report}");
 }
 
@@ -172,6 +172,37 @@ fn a_pipeline_that_is_to_halt_halts_with_the_plugins_name_and_goes_on_once_it_is
             let at = |lake: &str| place.path().join(lake).join("shop").join(table);
             assert_eq!(reader.count(&at(&name(case))), rows(&ends["healthy"], table), "{case}: {table}");
         }
+    }
+}
+
+#[test]
+fn a_table_that_a_plugin_does_not_support_stands_while_the_others_go_on() {
+    let place = Place::new();
+    let mut names = Vec::new();
+    for (name, case) in [("healthy", "none"), ("unsupported", "unsupported")] {
+        place.write(&format!("{name}.yaml"), &pipeline(name, "status", &json!({ "case": case }), ""));
+        names.push(name.to_owned());
+    }
+    let (code, ends) = run(&place, &names);
+    assert_eq!(code, 1, "{ends:?}");
+    let (healthy, report) = (&ends["healthy"], &ends["unsupported"]);
+    reconcile(report);
+    for table in ["customers", "payments"] {
+        assert_eq!(rows(report, table), rows(healthy, table), "{table}");
+    }
+    let halted = &report["halted"][0];
+    assert_eq!((&halted["table"], &halted["code"]), (&json!("shop.orders"), &json!("plugin.unsupported_schema")));
+    let reason = halted["reason"].as_str().expect("a reason");
+    assert!(reason.contains("hostile@") && reason.contains("not this table"), "{reason}");
+    assert_eq!((rows(report, "orders"), count(report, "held")), (0, rows(healthy, "orders")), "{report}");
+    // Mended: the orders are read again, the others are not stored twice.
+    place.write("unsupported.yaml", &pipeline("unsupported", "status", &json!({ "case": "none" }), ""));
+    let (code, mended) = run(&place, &names[1..]);
+    assert_eq!(code, 0, "{mended:?}");
+    let mut reader = DeltaReader::start();
+    for table in ["customers", "orders", "payments"] {
+        let at = place.path().join("unsupported/shop").join(table);
+        assert_eq!(reader.count(&at), rows(healthy, table), "{table}");
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Kind {
     Reload,
     /// Another host owns the pipeline now (a higher epoch was seen): stop without writing anything more.
     LetGo,
+    /// One source table can not go on: it is left behind, and the others go on (I12).
+    HaltTable,
     /// Going on could lose, repeat or falsify a change, or needs a person: the pipeline stops and
     /// nothing further is acknowledged.
     Halt,
@@ -35,7 +37,8 @@ impl Kind {
         match self {
             Kind::Retry => Reaction::RestartAfterPause,
             Kind::Reload => Reaction::RestartNow,
-            Kind::LetGo | Kind::Halt | Kind::Config => Reaction::Stop,
+            // Of a table the engine takes care before it asks here.
+            Kind::LetGo | Kind::HaltTable | Kind::Halt | Kind::Config => Reaction::Stop,
         }
     }
 
@@ -44,6 +47,7 @@ impl Kind {
             Kind::Retry => "retry",
             Kind::Reload => "reload",
             Kind::LetGo => "let-go",
+            Kind::HaltTable => "halt-table",
             Kind::Halt => "halt",
             Kind::Config => "config",
         }
@@ -77,6 +81,10 @@ impl Error {
 
     pub fn let_go(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(Kind::LetGo, code, message)
+    }
+
+    pub fn halt_table(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Kind::HaltTable, code, message)
     }
 
     pub fn halt(code: &'static str, message: impl Into<String>) -> Self {

@@ -17,6 +17,8 @@ impl Order {
     pub const COMPONENTS: usize = 4;
     /// Before every change.
     pub const START: Order = Order([i64::MIN; Self::COMPONENTS]);
+    /// After every change.
+    pub const END: Order = Order([i64::MAX; Self::COMPONENTS]);
 
     pub const fn new(commit: i64, ordinal: i64) -> Self {
         Order([commit, ordinal, 0, 0])

@@ -50,6 +50,26 @@ pub struct Pending {
     pub data: Option<String>,
 }
 
+/// A source table that stands, or is catching up, while the others went on (I12).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// Where its changes are read again from: the source holds them. `None`: it does not, and the table needs a new snapshot.
+    pub from: Option<Position>,
+    /// Its changes at or before this are done, as those before `from`.
+    pub after: Option<Order>,
+    /// Why it stands. `None`: it is catching up.
+    pub halted: Option<Halted>,
+}
+
+/// Why a source table stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Halted {
+    pub code: String,
+    pub reason: String,
+    /// Microseconds since 1970-01-01 UTC.
+    pub at: i64,
+}
+
 /// One numbered object: everything a start needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -65,7 +85,7 @@ pub struct Record {
     /// Written at an orderly stop: nobody waits for the lease.
     pub released: bool,
     pub incarnation: Option<String>,
-    /// Everything up to here is in the sink's tables or among the letters.
+    /// Everything up to here is in the sink's tables or among the letters, except of the tables that are `behind`.
     pub position: Option<Position>,
     /// Every sink table that may exist: its name is here before it is created.
     pub tables: BTreeSet<TableName>,
@@ -75,4 +95,34 @@ pub struct Record {
     /// snapshot.
     pub snapshots: BTreeMap<SourceKey, Order>,
     pub pending: Option<Pending>,
+    #[serde(default)]
+    pub behind: BTreeMap<SourceKey, Behind>,
+}
+
+impl Record {
+    /// Where the source is read from, and up to where it may forget: what the furthest behind of the tables needs.
+    pub fn resume_position(&self) -> Option<&Position> {
+        let held = self.behind.values().filter_map(|b| b.from.as_ref());
+        self.position.iter().chain(held).min_by_key(|p| p.order)
+    }
+
+    /// Tables that stand are tried again: from where they stopped, or by a new snapshot.
+    pub fn try_again(&mut self) {
+        self.behind.retain(|_, behind| behind.from.is_some());
+        self.behind.values_mut().for_each(|behind| behind.halted = None);
+    }
+
+    /// Everything up to `position` is stored, of the tables that are catching up too.
+    pub fn advance(&mut self, position: &Position) {
+        let front = self.position.as_ref().is_none_or(|front| front.order <= position.order);
+        if front {
+            self.position = Some(position.clone());
+            self.behind.retain(|_, behind| behind.halted.is_some());
+        }
+        // One table may be further than where another is read again from.
+        let passed = |from: &Position| from.order < position.order;
+        for behind in self.behind.values_mut().filter(|b| b.halted.is_none() && b.from.as_ref().is_some_and(passed)) {
+            behind.from = Some(position.clone());
+        }
+    }
 }

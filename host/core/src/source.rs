@@ -15,7 +15,8 @@ pub struct Resume {
     pub position: Option<Position>,
     /// The incarnation that `position` belongs to.
     pub incarnation: Option<String>,
-    /// Source tables whose snapshot is complete.
+    /// Source tables that need no snapshot, and up to where their changes are not wanted: the snapshot holds them. Without
+    /// end for tables that stand (I12).
     pub snapshots: BTreeMap<SourceKey, Order>,
 }
 
@@ -26,6 +27,9 @@ pub struct Opened {
     pub incarnation: String,
     /// Where it will start: `Resume::position`, or the place of its slot at the first start.
     pub start: Position,
+    /// Whether [`Order::commit`] counts the bytes of a log that the source must keep until they are acknowledged
+    /// (PostgreSQL's): what a table that stands may hold is bounded then (I12).
+    pub holds_log: bool,
 }
 
 /// A source of changes. Reconnecting, pausing, batching and acknowledging in order are the engine's: a source

@@ -44,6 +44,8 @@ pub enum OnFailure {
     /// The changes go to the dead letters.
     #[default]
     DeadLetter,
+    /// Their table is left behind, and the others go on (I12).
+    HaltTable,
     /// The pipeline stops.
     Halt,
 }

@@ -35,6 +35,7 @@ fn every_schedule_stores_every_change_once_and_in_order() {
     let faults = [met.kills, met.second_hosts, met.swaps, met.restarts, met.letters, met.let_go];
     // A fault that never occurs proves nothing.
     assert!(schedules < 1_000 || faults.iter().all(|f| *f > schedules / 20), "{met:?}");
+    assert!(schedules < 1_000 || met.halted > met.need_snapshot && met.need_snapshot > 0, "{met:?}");
 }
 
 fn is_caught(mutant: Mutant) {
@@ -91,4 +92,9 @@ fn an_epoch_that_is_not_compared_is_caught() {
 #[test]
 fn a_snapshot_without_its_manifest_is_caught() {
     is_caught(Mutant::SnapshotWithoutManifest);
+}
+
+#[test]
+fn an_acknowledgement_beyond_a_table_that_stands_is_caught() {
+    is_caught(Mutant::AcknowledgePastHalted);
 }

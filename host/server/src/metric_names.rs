@@ -57,6 +57,13 @@ pub const ALL: &[Metric] = &[
         "pipeline, plugin, code",
         "batches on which a plugin failed as a whole",
     ),
+    metric(
+        "millrace_table_halted",
+        Gauge,
+        Unit::Count,
+        "pipeline, table",
+        "1 while a source table is halted and the others go on",
+    ),
     metric("millrace_cuts_total", Counter, Unit::Count, "pipeline", "cuts committed"),
     metric("millrace_cut_images", Histogram, Unit::Count, "pipeline", "row images a cut"),
     metric("millrace_cut_bytes", Histogram, Unit::Bytes, "pipeline", "bytes of values a cut"),

@@ -76,7 +76,7 @@ pub(crate) fn stage_error(error: StageError) -> Error {
         StageError::RetryLater(retry) => {
             Error::retry("plugin.retry_later", format!("{} (it asks to wait {} ms)", retry.reason, retry.after_ms))
         }
-        StageError::UnsupportedSchema(reason) => Error::halt("plugin.unsupported_schema", reason)
+        StageError::UnsupportedSchema(reason) => Error::halt_table("plugin.unsupported_schema", reason)
             .hint("leave the table out with `tables:` of the stage, or change the plugin"),
         StageError::InvalidConfig(reason) => {
             Error::config("plugin.invalid_config", reason).hint("see `millrace plugin inspect` for the plugin's config")

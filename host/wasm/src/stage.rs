@@ -169,25 +169,31 @@ impl WasmStage {
     }
 
     fn judge(&self, batch: &ChangeBatch, planned: &Planned, verdicts: Verdicts) -> Result<Outcome> {
-        let checked = match (verdicts, &planned.work) {
-            (Verdicts::Outcome(outcome), _) => of_transform(batch, planned, outcome),
-            (Verdicts::Violations(violations), Work::Check { rules, .. }) => of_check(batch, rules, violations)
-                .and_then(|judged| {
-                    for (rule, times) in rules.iter().zip(&judged.counts).filter(|(_, times)| **times > 0) {
-                        self.settings.telemetry.violated(&rule.name, *times);
-                    }
-                    match judged.quarantine {
-                        None => Ok(judged.outcome),
-                        Some(reason) => Err(reason),
-                    }
-                }),
-            (Verdicts::Violations(_), Work::Transform { .. }) => Err("it judges, but planned to transform".to_string()),
-        };
-        checked.map_err(|wrong| {
+        let bad_answer = |wrong| {
             let message = format!("its answer for {} rows of {}: {wrong}", batch.rows(), batch.schema.name);
             let hint = "it is a bug of the plugin: its answer does not fit the contract or its plan";
             self.settings.named(Error::halt("plugin.bad_answer", message).hint(hint))
-        })
+        };
+        match (verdicts, &planned.work) {
+            (Verdicts::Outcome(outcome), _) => of_transform(batch, planned, outcome).map_err(bad_answer),
+            (Verdicts::Violations(violations), Work::Check { rules, .. }) => {
+                let judged = of_check(batch, rules, violations).map_err(bad_answer)?;
+                for (rule, times) in rules.iter().zip(&judged.counts).filter(|(_, times)| **times > 0) {
+                    self.settings.telemetry.violated(&rule.name, *times);
+                }
+                match judged.quarantine {
+                    None => Ok(judged.outcome),
+                    Some(reason) => {
+                        let hint =
+                            "the rule's severity is `quarantine`: mend the rows at the source, or change the rule";
+                        Err(self.settings.named(Error::halt_table("rule.quarantine", reason).hint(hint)))
+                    }
+                }
+            }
+            (Verdicts::Violations(_), Work::Transform { .. }) => {
+                Err(bad_answer("it judges, but planned to transform".to_string()))
+            }
+        }
     }
 
     /// Runs the rows, and finds the changes that the plugin can not stand: they are refused, the rest goes on.

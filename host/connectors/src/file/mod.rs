@@ -366,7 +366,7 @@ impl Source for FileSource {
             );
         }
         self.start(resume)?;
-        Ok(Opened { incarnation, start: self.position()? })
+        Ok(Opened { incarnation, start: self.position()?, holds_log: false })
     }
 
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {

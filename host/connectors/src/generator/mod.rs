@@ -200,7 +200,7 @@ impl Source for GeneratorSource {
         if let Some(pace) = &mut self.pace {
             *pace = Pace::new(pace.rate);
         }
-        Ok(Opened { incarnation: self.incarnation.clone(), start: self.position() })
+        Ok(Opened { incarnation: self.incarnation.clone(), start: self.position(), holds_log: false })
     }
 
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {

@@ -166,7 +166,9 @@ impl Task {
             Err(fault) => drop(self.to_pipeline.send(Err(fault)).await),
             Ok(()) => match timeout(GOODBYE_LIMIT, self.goodbye()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(fault)) => tracing::warn!(error = %fault.at("saying goodbye"), "the last acknowledgement may be lost"),
+                Ok(Err(fault)) => {
+                    tracing::warn!(error = %fault.at("saying goodbye"), "the last acknowledgement may be lost")
+                }
                 Err(_) => tracing::warn!("the server did not hear the last acknowledgement in time"),
             },
         }

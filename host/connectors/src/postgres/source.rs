@@ -142,7 +142,7 @@ impl Source for PostgresSource {
             snapshots: Snapshots::new(settings.clone(), wanted),
             stream: StreamReader::new(&self.plan, stream, changes, spill, start),
         });
-        Ok(Opened { incarnation, start: start.position() })
+        Ok(Opened { incarnation, start: start.position(), holds_log: true })
     }
 
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {

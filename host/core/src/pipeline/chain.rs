@@ -16,7 +16,7 @@ use crate::cut::Cut;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::letters::{Refuser, letters};
-use crate::position::SourceKey;
+use crate::position::{Order, SourceKey};
 use crate::schema::TableSchema;
 use crate::stage::{OnFailure, Stage, StageOutput, StageSpec};
 
@@ -34,12 +34,26 @@ pub(super) struct Swap {
 pub(super) enum Passed {
     Rows(ChangeBatch),
     Letters(ChangeBatch),
-    /// `swapped`: what follows was made by these stages; recorded before its first commit (I4).
+    /// `swapped`: what follows was made by these stages; recorded before its first commit (I4). `halts`: tables that stand
+    /// from this cut on (I12).
     Cut {
         cut: Cut,
         counts: Counts,
         swapped: Option<Swapped>,
+        halts: Vec<Halt>,
     },
+    /// A table has to stand of whose snapshot a part is staged: nothing of the cut may be committed.
+    HaltedInSnapshot(Halt),
+}
+
+/// A source table that has to stand (I12).
+#[derive(Clone, Debug)]
+pub(super) struct Halt {
+    pub source: SourceKey,
+    /// The last of its changes that passed.
+    pub after: Option<Order>,
+    pub in_snapshot: bool,
+    pub error: Error,
 }
 
 pub(super) struct Swapped {
@@ -63,6 +77,13 @@ pub(super) struct Chain {
     /// Put in force inside the cut, by a mutant.
     pub early: Option<Swapped>,
     pub counts: Counts,
+    /// Source tables that stand: what comes of them is left for later (I12).
+    pub halted: BTreeSet<SourceKey>,
+    /// Those that stand since the cut under way.
+    pub halts: Vec<Halt>,
+    /// How far each source table got. Over all cuts: the parts of a split transaction are stored before a record may name
+    /// its end.
+    pub passed: BTreeMap<SourceKey, Order>,
 }
 
 /// Refusals met while a batch went through: what entered the failing stage, its index, and the changes.
@@ -97,14 +118,39 @@ impl Chain {
             self.take_swap();
             self.early = self.swap().await;
         }
-        let Some(batch) = self.replay.beyond_snapshot(batch) else { return Ok(true) };
-        self.counts.images_in += batch.rows() as u64;
+        let Some(batch) = self.replay.beyond_done(batch) else { return Ok(true) };
         if self.live.get(&batch.origin.source).is_none_or(|s| !Arc::ptr_eq(s, &batch.schema)) {
             self.live.insert(batch.origin.source.clone(), batch.schema.clone());
         }
+        for part in self.replay.split(batch) {
+            if !self.pass_part(part).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Of a batch: what is read again after a restart, or what is new.
+    async fn pass_part(&mut self, batch: ChangeBatch) -> Result<bool> {
+        self.counts.images_in += batch.rows() as u64;
+        if self.halted.contains(&batch.origin.source) {
+            self.counts.held += batch.rows() as u64;
+            return Ok(true);
+        }
         let is_new = self.replay.is_new(&batch);
+        let before = self.counts;
         let mut refusals = Refusals::default();
-        let mut rows = self.through_stages(batch, is_new, &mut refusals).await?;
+        let mut rows = match self.through_stages(batch.clone(), is_new, &mut refusals).await {
+            Ok(rows) => rows,
+            Err(error) if error.kind == Kind::HaltTable => {
+                self.counts = before;
+                return self.halt(&batch, error, is_new).await;
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(last) = batch.rows().checked_sub(1) {
+            self.passed.insert(batch.origin.source.clone(), batch.order(last));
+        }
         if !refusals.changes.is_empty() {
             rows = self.without_refused(rows, &refusals.changes)?;
             for (stage, entered, rejects) in std::mem::take(&mut refusals.at) {
@@ -121,6 +167,27 @@ impl Chain {
                 return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// The table stands from this batch on, and the others go on (I12). Answers whether they do: a snapshot is committed
+    /// whole or not at all (I9), and with it everything starts again.
+    async fn halt(&mut self, batch: &ChangeBatch, error: Error, is_new: bool) -> Result<bool> {
+        if !is_new {
+            // A part of it is stored: what was begun under a version is finished by it (I4).
+            return Err(Error { kind: Kind::Halt, ..error });
+        }
+        let source = batch.origin.source.clone();
+        tracing::error!(pipeline = %self.pipeline, table = %source, position = %batch.order(0), %error, "the table is halted; the others go on");
+        let after = self.passed.get(&source).copied().max(self.replay.done(&source));
+        let halt = Halt { source: source.clone(), after, in_snapshot: batch.origin.snapshot, error };
+        if halt.in_snapshot {
+            self.send(Passed::HaltedInSnapshot(halt)).await;
+            return Ok(false);
+        }
+        self.counts.held += batch.rows() as u64;
+        self.halted.insert(source);
+        self.halts.push(halt);
         Ok(true)
     }
 
@@ -252,6 +319,8 @@ impl Chain {
             tracing::error!(pipeline = %self.pipeline, plugin = %spec.identity(), table = %batch.schema.name, position = %batch.order(0), %error, "stage failed on a batch");
             return match spec.on_failure {
                 OnFailure::Halt => Err(Error { kind: Kind::Halt, ..error }),
+                _ if error.kind == Kind::HaltTable => Err(error),
+                OnFailure::HaltTable => Err(Error { kind: Kind::HaltTable, ..error }),
                 OnFailure::DeadLetter => Ok(all_refused(batch, &error)),
             };
         }
@@ -280,7 +349,8 @@ impl Chain {
     }
 
     /// Ends the cut; where new code waits and the cut allows it, what follows is made by it (I4).
-    async fn end_cut(&mut self, cut: Cut) -> Result<bool> {
+    async fn end_cut(&mut self, mut cut: Cut) -> Result<bool> {
+        self.keep_what_passed(&mut cut);
         for (source, order) in &cut.snapshot {
             self.replay.note_snapshot(source.clone(), *order);
         }
@@ -292,7 +362,20 @@ impl Chain {
             None => None,
         };
         let counts = std::mem::take(&mut self.counts);
-        Ok(self.send(Passed::Cut { cut, counts, swapped }).await)
+        let halts = std::mem::take(&mut self.halts);
+        Ok(self.send(Passed::Cut { cut, counts, swapped, halts }).await)
+    }
+
+    /// The cut says how far each source table is stored with it: one that stands as far as it got, and one that was only
+    /// read again not at all.
+    fn keep_what_passed(&mut self, cut: &mut Cut) {
+        cut.last.retain(|source, last| {
+            if self.halted.contains(source) {
+                let Some(order) = self.passed.get(source) else { return false };
+                *last = *order;
+            }
+            self.replay.front_of(source).is_none_or(|front| *last > front)
+        });
     }
 
     /// The newest request; one that it overtakes is told so.
@@ -395,16 +478,21 @@ fn all_refused(batch: &ChangeBatch, error: &Error) -> StageOutput {
     StageOutput { rejects: changes.into_iter().map(reject).collect(), ..StageOutput::default() }
 }
 
-/// Where the file says so, a refused change stops the pipeline before anything of its cut is committed.
+/// Where the file says so, a refused change stops the pipeline, or its table, before anything of its cut is committed.
 fn halt_if_asked(spec: &StageSpec, batch: &ChangeBatch, reject: &Reject) -> Result<()> {
     match spec.on_failure {
         OnFailure::DeadLetter => Ok(()),
-        OnFailure::Halt => {
+        choice => {
             let order = batch.origin.orders[reject.change as usize];
             let Reject { code, reason, .. } = reject;
             let what = format!("{} refuses change {order} of {}: {code}: {reason}", spec.identity(), batch.schema.name);
-            Err(Error::halt("stage.refused", what)
-                .hint("`on_failure: halt` is set for it; the change is read again at the next start, with the plugin or rule that is there then"))
+            let (kind, set) = match choice {
+                OnFailure::HaltTable => (Kind::HaltTable, "halt_table"),
+                _ => (Kind::Halt, "halt"),
+            };
+            Err(Error::new(kind, "stage.refused", what).hint(format!(
+                "`on_failure: {set}` is set for it; the change is read again with the plugin or rule that is there then"
+            )))
         }
     }
 }

@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use super::chain::{Passed, Swapped, diverged};
+use super::chain::{Halt, Passed, Swapped, diverged};
 use super::keeper::Keeper;
 use super::settings::{Mutant, Settings};
 use super::{Counts, Pipeline, Summary, SwapReport};
 use crate::batch::{ChangeBatch, Reject};
 use crate::cut::Cut;
 use crate::environment::Environment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::letters::{Refuser, letters};
 use crate::position::{Order, Position, SourceKey};
 use crate::record::Pending;
@@ -79,16 +79,22 @@ impl Committer<'_> {
                 self.has_letters = true;
                 self.letters.write(batch).await.map(|()| false)
             }
-            Passed::Cut { cut, counts, swapped } => {
+            Passed::Cut { cut, counts, swapped, halts } => {
                 let end = cut.end;
-                self.commit(cut, counts, swapped).await?;
+                self.commit(&cut, counts).await?;
+                self.record(&cut, swapped, &halts).await?;
                 Ok(end)
+            }
+            Passed::HaltedInSnapshot(halt) => {
+                self.keeper.halt(&halt);
+                self.write_record().await?;
+                Err(Error::reload("table.halted", format!("the snapshot of {} can not be taken", halt.source)))
             }
         }
     }
 
     /// The order of a cut (design, section 3): nothing here may change places.
-    async fn commit(&mut self, cut: Cut, mut counts: Counts, swapped: Option<Swapped>) -> Result<()> {
+    async fn commit(&mut self, cut: &Cut, mut counts: Counts) -> Result<()> {
         let started = self.env.monotonic();
         for (source, order) in &cut.last {
             // Never back: what a snapshot holds is read again from the stream, and dropped.
@@ -96,24 +102,24 @@ impl Committer<'_> {
             *passed = (*passed).max(*order);
         }
         if cut.rows > 0 || cut.is_snapshot() {
-            let mut prepared = self.sink.prepare(&cut).await?;
+            let mut prepared = self.sink.prepare(cut).await?;
             self.write_refused(std::mem::take(&mut prepared.refused), &mut counts).await?;
             let letters_cut = Cut { last: self.passed.clone(), ..cut.clone() };
             let letters_prepared = self.prepare_letters(&letters_cut).await?;
-            self.record_intent(&cut, prepared, letters_prepared).await?;
+            self.record_intent(cut, prepared, letters_prepared).await?;
             if self.settings.mutant == Some(Mutant::LettersAfterData) {
-                self.sink.commit(&cut).await?;
+                self.sink.commit(cut).await?;
                 self.commit_letters(&letters_cut).await?;
             } else {
                 self.commit_letters(&letters_cut).await?;
-                self.sink.commit(&cut).await?;
+                self.sink.commit(cut).await?;
             }
         }
         self.record_late_swap().await?;
         let took = self.env.monotonic().saturating_sub(started);
         self.ends.commit_micros.store(took.as_micros() as u64, Ordering::Relaxed);
-        self.book(&cut, &counts, took);
-        self.record(&cut, swapped).await
+        self.book(cut, &counts, took);
+        Ok(())
     }
 
     /// What the sink refuses becomes letters, before its cut's data (I5).
@@ -188,14 +194,16 @@ impl Committer<'_> {
     }
 
     /// Record, then acknowledgement (I3). A snapshot, new code and the end are recorded at once, the rest at its cadence.
-    async fn record(&mut self, cut: &Cut, swapped: Option<Swapped>) -> Result<()> {
+    async fn record(&mut self, cut: &Cut, swapped: Option<Swapped>, halts: &[Halt]) -> Result<()> {
+        // Before the place moves on: theirs is the one before this cut.
+        halts.iter().for_each(|halt| self.keeper.halt(halt));
         if cut.is_snapshot() {
             self.keeper.complete_snapshot(&cut.snapshot);
         }
         if let Some(position) = &cut.position {
             self.keeper.advance(position);
             if self.settings.mutant == Some(Mutant::AcknowledgeBeforeRecord) {
-                self.ends.acknowledge.send_replace(Some(position.clone()));
+                self.ends.acknowledge.send_replace(self.keeper.record().resume_position().cloned());
             }
         }
         match swapped {
@@ -204,7 +212,7 @@ impl Committer<'_> {
                 Ok(())
             }
             Some(swapped) => self.record_swap(swapped).await,
-            None if cut.is_snapshot() || self.is_record_due() => self.write_record().await,
+            None if cut.is_snapshot() || !halts.is_empty() || self.is_record_due() => self.write_record().await,
             None => Ok(()),
         }
     }
@@ -219,8 +227,14 @@ impl Committer<'_> {
     }
 
     async fn write_record(&mut self) -> Result<()> {
+        self.keeper.let_go_of_log(self.settings.held_log);
         self.keeper.write().await?;
-        self.ends.acknowledge.send_replace(self.keeper.record().position.clone());
+        let record = self.keeper.record();
+        let position = match self.settings.mutant {
+            Some(Mutant::AcknowledgePastHalted) => record.position.as_ref(),
+            _ => record.resume_position(),
+        };
+        self.ends.acknowledge.send_replace(position.cloned());
         Ok(())
     }
 
@@ -230,6 +244,8 @@ impl Committer<'_> {
             self.keeper.store().put_artifact(&stage.spec.digest, &stage.artifact).await?;
         }
         self.keeper.set_stages(swapped.configured.iter().map(|s| s.spec.clone()).collect());
+        let stood = self.keeper.halted().next().is_some();
+        self.keeper.try_again();
         self.write_record().await?;
         self.note_provenance().await?;
         self.summary.swaps += 1;
@@ -241,7 +257,10 @@ impl Committer<'_> {
             tracing::debug!("nobody waits for the answer to a swap any more");
         }
         self.summary.configured = Some(swapped.configured);
-        Ok(())
+        match stood {
+            true => Err(Error::reload("table.again", "tables that stand are tried again with the new code")),
+            false => Ok(()),
+        }
     }
 
     async fn record_late_swap(&mut self) -> Result<()> {
@@ -274,6 +293,7 @@ impl Committer<'_> {
 
     /// What the sink says at the end.
     pub(super) fn report(&mut self) {
+        self.summary.halted = self.keeper.halted_tables();
         self.summary.tables = self.sink.committed();
         for table in self.summary.tables.keys() {
             if let Some(location) = self.sink.location(table) {

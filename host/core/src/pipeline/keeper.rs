@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Pipeline;
+use super::chain::Halt;
+use super::{HaltedTable, Pipeline};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
 use crate::position::{Order, Position, SourceKey};
-use crate::record::{Create, Pending, Record, RecordStore};
+use crate::record::{Behind, Create, Halted, Pending, Record, RecordStore};
 use crate::schema::TableName;
 use crate::sink::Claim;
 use crate::source::{Opened, Resume};
@@ -29,6 +30,8 @@ pub(super) struct Keeper {
     /// There was a record before this start.
     found: bool,
     written: Duration,
+    /// As [`Opened::holds_log`].
+    holds_log: bool,
 }
 
 impl Keeper {
@@ -64,6 +67,7 @@ impl Keeper {
             stages: Vec::new(),
             snapshots: BTreeMap::new(),
             pending: None,
+            behind: BTreeMap::new(),
         };
         let (number, found, before) = match &latest {
             Some((number, bytes)) => (*number, true, parse(*number, bytes)?),
@@ -71,7 +75,7 @@ impl Keeper {
         };
         let record = Record { instance: instance.clone(), nonce: env.random(), released: false, ..before };
         let written = env.monotonic();
-        Ok(Self { store: store.clone(), env: env.clone(), number, record, found, written })
+        Ok(Self { store: store.clone(), env: env.clone(), number, record, found, written, holds_log: false })
     }
 
     /// Whether the record is still the one that was read.
@@ -83,7 +87,64 @@ impl Keeper {
     pub(super) fn resume(&self) -> Resume {
         let mut snapshots = self.record.snapshots.clone();
         snapshots.extend(self.record.pending.iter().flat_map(|p| p.snapshot.clone()));
-        Resume { position: self.record.position.clone(), incarnation: self.record.incarnation.clone(), snapshots }
+        snapshots.extend(self.halted().map(|source| (source.clone(), Order::END)));
+        let position = self.record.resume_position().cloned();
+        Resume { position, incarnation: self.record.incarnation.clone(), snapshots }
+    }
+
+    /// Source tables that stand.
+    pub(super) fn halted(&self) -> impl Iterator<Item = &SourceKey> {
+        self.record.behind.iter().filter(|(_, b)| b.halted.is_some()).map(|(source, _)| source)
+    }
+
+    /// The same, with why.
+    pub(super) fn halted_tables(&self) -> BTreeMap<SourceKey, HaltedTable> {
+        let told = |(source, behind): (&SourceKey, &Behind)| {
+            let Halted { code, reason, .. } = behind.halted.clone()?;
+            Some((source.clone(), HaltedTable { code, reason, needs_snapshot: behind.from.is_none() }))
+        };
+        self.record.behind.iter().filter_map(told).collect()
+    }
+
+    /// Tables that stand are tried again, by the next start at the latest.
+    pub(super) fn try_again(&mut self) {
+        self.halted().for_each(|source| self.show_halted(source, 0.0));
+        self.record.try_again();
+    }
+
+    fn show_halted(&self, source: &SourceKey, value: f64) {
+        let pipeline = self.record.pipeline.clone();
+        metrics::gauge!("millrace_table_halted", "pipeline" => pipeline, "table" => source.table.to_string())
+            .set(value);
+    }
+
+    /// A table stands from here on: what is stored of it, and where it goes on once it is tried again.
+    pub(super) fn halt(&mut self, halt: &Halt) {
+        let before = self.record.behind.get(&halt.source);
+        let from = before.map_or_else(|| self.record.position.clone(), |b| b.from.clone());
+        let from = from.filter(|_| !halt.in_snapshot);
+        let after = halt.after.max(before.and_then(|b| b.after)).filter(|_| from.is_some());
+        let reason = halt.error.to_string();
+        let halted = Some(Halted { code: halt.error.code.into(), reason, at: self.env.now() });
+        self.record.behind.insert(halt.source.clone(), Behind { from, after, halted });
+        self.show_halted(&halt.source, 1.0);
+    }
+
+    /// Lets go of tables that stand and hold back more of the source's log than they may (I12).
+    pub(super) fn let_go_of_log(&mut self, budget: u64) {
+        let Some(front) = self.record.position.as_ref().filter(|_| self.holds_log).map(|p| p.order.commit()) else {
+            return;
+        };
+        for (source, behind) in self.record.behind.iter_mut().filter(|(_, b)| b.halted.is_some()) {
+            let held = behind.from.as_ref().map_or(0, |from| front.abs_diff(from.order.commit()));
+            if held > budget {
+                behind.from = None;
+                behind.after = None;
+                self.record.snapshots.remove(source);
+                let pipeline = &self.record.pipeline;
+                tracing::error!(%pipeline, table = %source, held, budget, "the table stands for too long: it needs a new snapshot");
+            }
+        }
     }
 
     /// Takes the next epoch: from here on the number after ours is this host's (I13). `stages` are put in force
@@ -101,6 +162,7 @@ impl Keeper {
         if !self.found {
             self.record.stages = stages.to_vec();
         }
+        self.holds_log = opened.holds_log;
         self.record.epoch += 1;
         self.record.incarnation = Some(opened.incarnation.clone());
         self.record.position.get_or_insert_with(|| opened.start.clone());
@@ -139,7 +201,7 @@ impl Keeper {
 
     /// Everything up to here is in the tables; written at the record's own cadence.
     pub(super) fn advance(&mut self, position: &Position) {
-        self.record.position = Some(position.clone());
+        self.record.advance(position);
     }
 
     /// Names enter the record before the tables exist (I13). Answers whether a write is needed.

@@ -7,7 +7,7 @@ mod reader;
 mod replay;
 mod settings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ pub struct SwapReport {
     pub position: Option<Position>,
 }
 
-/// Row images of a cut: `images_in + emitted = images_out + dropped + letter_images + already_stored`.
+/// Row images of a cut: `images_in + emitted = images_out + dropped + letter_images + already_stored + held`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub images_in: u64,
@@ -95,6 +95,8 @@ pub struct Counts {
     pub letter_images: u64,
     /// Read again after a restart, and left out.
     pub already_stored: u64,
+    /// Of tables that stand (I12): left at the source for later.
+    pub held: u64,
 }
 
 /// What a run did.
@@ -108,8 +110,19 @@ pub struct Summary {
     pub tables: BTreeMap<TableName, u64>,
     /// Where each table is.
     pub locations: BTreeMap<TableName, String>,
+    /// Source tables that stand at the end (I12).
+    pub halted: BTreeMap<SourceKey, HaltedTable>,
     /// The stages that were put in force last.
     configured: Option<Vec<ConfiguredStage>>,
+}
+
+/// A source table that stands while the others go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HaltedTable {
+    pub code: String,
+    pub reason: String,
+    /// The source holds its changes no more.
+    pub needs_snapshot: bool,
 }
 
 impl Summary {
@@ -122,6 +135,7 @@ impl Summary {
         sum.letters += counts.letters;
         sum.letter_images += counts.letter_images;
         sum.already_stored += counts.already_stored;
+        sum.held += counts.held;
     }
 }
 
@@ -129,9 +143,11 @@ impl Summary {
 pub async fn run(mut pipeline: Pipeline, mut control: mpsc::Receiver<Control>) -> Result<Summary> {
     let mut summary = Summary::default();
     let mut pause = pipeline.settings.retry_pause;
+    // A process that starts tries tables again that stand (I12); one that recovers does not.
+    let mut try_again = true;
     loop {
         let before = summary.counts;
-        let error = match start(&mut pipeline, &mut control, &mut summary).await {
+        let error = match start(&mut pipeline, &mut control, &mut summary, &mut try_again).await {
             Ok(()) => return Ok(summary),
             Err(error) => error,
         };
@@ -178,17 +194,27 @@ async fn is_stopped_within(pipeline: &Pipeline, control: &mut mpsc::Receiver<Con
 }
 
 /// One start, from the resume record to the end: the way of every change event.
-async fn start(pipeline: &mut Pipeline, control: &mut mpsc::Receiver<Control>, summary: &mut Summary) -> Result<()> {
+async fn start(
+    pipeline: &mut Pipeline,
+    control: &mut mpsc::Receiver<Control>,
+    summary: &mut Summary,
+    try_again: &mut bool,
+) -> Result<()> {
     let mut source = pipeline.parts.source()?;
     let mut keeper = Keeper::open(pipeline, source.is_exclusive()).await?;
+    if *try_again {
+        keeper.try_again();
+    }
     let opened = open_source(source.as_mut(), &keeper).await?;
     claim(pipeline, &mut keeper, &opened).await?;
+    *try_again = false;
     let mut sink = pipeline.parts.sink()?;
     let mut letters = pipeline.parts.letters()?;
     let replay = fence(&mut keeper, sink.as_mut(), letters.as_mut(), pipeline.settings.mutant).await?;
     let code = load_stages(pipeline, &mut keeper, &replay).await?;
 
-    let (mut running, ends) = spawn_ahead(pipeline, source, code, replay, opened.incarnation);
+    let halted = keeper.halted().cloned().collect();
+    let (mut running, ends) = spawn_ahead(pipeline, source, code, replay, halted, opened.incarnation);
     let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, summary);
     committer.note_provenance().await?;
     running.until_the_end(pipeline, control, &mut committer).await?;
@@ -215,6 +241,7 @@ fn spawn_ahead(
     source: Box<dyn Source>,
     code: Code,
     replay: Replay,
+    halted: BTreeSet<SourceKey>,
     incarnation: String,
 ) -> (Running, Ends) {
     let queue = pipeline.settings.queue;
@@ -248,6 +275,9 @@ fn spawn_ahead(
         waiting: code.waiting,
         early: None,
         counts: Counts::default(),
+        halted,
+        halts: Vec::new(),
+        passed: BTreeMap::new(),
     };
     let (reader_done, reader) = spawn(pipeline, "reader", reader.run());
     let (stages_done, stages) = spawn(pipeline, "stages", chain.run());
@@ -366,9 +396,9 @@ async fn replay_of(
 ) -> Result<Replay> {
     let positions: BTreeMap<SourceKey, Order> = letter_positions.into_values().flatten().collect();
     // Letters of a snapshot lie beyond the stream's record; all that a replay can meet is beyond the record's commit.
-    let after = record.position.as_ref().map(|p| Order::new(p.order.commit(), i64::MIN));
+    let after = record.resume_position().map(|p| Order::new(p.order.commit(), i64::MIN));
     let stored_letters = letters.stored_letters(after).await?;
-    Ok(Replay::new(stored, &positions, stored_letters, record.snapshots.clone(), mutant))
+    Ok(Replay::new(stored, &positions, stored_letters, record, mutant))
 }
 
 /// What runs at a start, and what is to take its place at the first cut that allows it.
@@ -386,7 +416,7 @@ async fn load_stages(pipeline: &Pipeline, keeper: &mut Keeper, replay: &Replay) 
         return Ok(Code { stages: load(pipeline.loader.as_ref(), &pipeline.stages).await?, waiting: None });
     }
     let new = load(pipeline.loader.as_ref(), &pipeline.stages).await?;
-    if keeper.record().position.as_ref().is_some_and(|p| replay.is_over(p)) {
+    if replay.is_over_at(keeper.record()) {
         for stage in &pipeline.stages {
             keeper.store().put_artifact(&stage.spec.digest, &stage.artifact).await?;
         }

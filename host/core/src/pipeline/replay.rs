@@ -8,8 +8,15 @@ use super::settings::Mutant;
 use crate::batch::ChangeBatch;
 use crate::error::Result;
 use crate::position::{Order, Position, SourceKey};
+use crate::record::Record;
 use crate::schema::TableName;
 use crate::sink::{Stored, StoredLetter};
+
+#[derive(Debug)]
+struct Front {
+    order: Order,
+    behind: BTreeSet<SourceKey>,
+}
 
 /// Positions and letters as stored at the last fence; pure bookkeeping, never waits.
 #[derive(Debug)]
@@ -19,8 +26,11 @@ pub(super) struct Replay {
     /// Up to where each source table's verdicts are settled: the furthest of its letters' position and of every table
     /// that it feeds (I5).
     settled: BTreeMap<SourceKey, Order>,
-    /// Source tables whose snapshot holds everything up to an order (I9).
-    snapshots: BTreeMap<SourceKey, Order>,
+    /// Source tables of which everything up to an order is done: their snapshot holds it (I9), or it was done before they
+    /// had to stand (I12).
+    done: BTreeMap<SourceKey, Order>,
+    /// Where only tables that are behind need to be read again: all others are done up to here.
+    front: Option<Front>,
     /// The furthest commit that any stored position is at (I4).
     furthest: i64,
     mutant: Option<Mutant>,
@@ -31,7 +41,7 @@ impl Replay {
         tables: Stored,
         letter_positions: &BTreeMap<SourceKey, Order>,
         letters: Vec<StoredLetter>,
-        snapshots: BTreeMap<SourceKey, Order>,
+        record: &Record,
         mutant: Option<Mutant>,
     ) -> Self {
         let tables = if mutant == Some(Mutant::PositionPerSinkTable) { one_position_a_table(tables) } else { tables };
@@ -40,8 +50,16 @@ impl Replay {
             let at = settled.entry(source.clone()).or_insert(*order);
             *at = (*at).max(*order);
         }
-        let furthest = settled.values().chain(snapshots.values()).map(Order::commit).max().unwrap_or(i64::MIN);
-        Self { tables, letters: letters.into_iter().collect(), settled, snapshots, furthest, mutant }
+        let furthest = settled.values().chain(record.snapshots.values()).map(Order::commit).max().unwrap_or(i64::MIN);
+        let mut done = record.snapshots.clone();
+        for (source, behind) in &record.behind {
+            let after = behind.after.max(behind.from.as_ref().map(|from| from.order)).unwrap_or(Order::START);
+            let at = done.entry(source.clone()).or_insert(after);
+            *at = (*at).max(after);
+        }
+        let behind: BTreeSet<SourceKey> = record.behind.keys().cloned().collect();
+        let front = record.position.as_ref().filter(|_| !behind.is_empty()).map(|p| Front { order: p.order, behind });
+        Self { tables, letters: letters.into_iter().collect(), settled, done, front, furthest, mutant }
     }
 
     /// Up to where each source table's verdicts are settled.
@@ -54,20 +72,51 @@ impl Replay {
         self.mutant == Some(Mutant::SwapInReplay) || position.order.commit() >= self.furthest
     }
 
+    /// Whether a start at the record's position finds nothing that was begun and not finished: neither beyond the position
+    /// nor of tables that are behind it.
+    pub(super) fn is_over_at(&self, record: &Record) -> bool {
+        let done = |source| self.settled.get(source).copied() <= self.done.get(source).copied();
+        record.position.as_ref().is_some_and(|p| self.is_over(p)) && record.behind.keys().all(done)
+    }
+
     /// A snapshot's cut is on its way to the tables: their positions will be there.
     pub(super) fn note_snapshot(&mut self, source: SourceKey, order: Order) {
         self.furthest = self.furthest.max(order.commit());
-        self.snapshots.insert(source, order);
+        self.done.insert(source, order);
     }
 
-    /// Without the changes that the table's snapshot already holds (I9). `None`: nothing is left.
-    pub(super) fn beyond_snapshot(&self, batch: ChangeBatch) -> Option<ChangeBatch> {
+    /// Without the changes that the table's snapshot already holds (I9), and those that are read again for other tables
+    /// alone (I12). `None`: nothing is left.
+    pub(super) fn beyond_done(&self, batch: ChangeBatch) -> Option<ChangeBatch> {
         if batch.origin.snapshot {
             return Some(batch);
         }
-        match self.snapshots.get(&batch.origin.source) {
-            Some(order) => beyond(batch, *order),
+        match self.done(&batch.origin.source) {
+            Some(order) => beyond(batch, order),
             None => Some(batch),
+        }
+    }
+
+    /// Up to where nothing of a table is to be done any more.
+    pub(super) fn done(&self, source: &SourceKey) -> Option<Order> {
+        self.done.get(source).copied().max(self.front_of(source))
+    }
+
+    /// Up to where a table is done only because others are read again.
+    pub(super) fn front_of(&self, source: &SourceKey) -> Option<Order> {
+        self.front.as_ref().filter(|front| !front.behind.contains(source)).map(|front| front.order)
+    }
+
+    /// The changes whose verdict may be settled, and those that are to be judged.
+    pub(super) fn split(&self, batch: ChangeBatch) -> Vec<ChangeBatch> {
+        if self.is_new(&batch) {
+            return vec![batch];
+        }
+        let settled = self.settled.get(&batch.origin.source).copied().unwrap_or(Order::START);
+        let first = batch.changes.partition_point(|change| batch.origin.orders[*change as usize] <= settled);
+        match batch.rows() - first {
+            0 => vec![batch],
+            new => vec![batch.slice(0, first), batch.slice(first, new)],
         }
     }
 

@@ -20,6 +20,9 @@ pub struct Settings {
     pub split_rows: u64,
     /// How often the resume record is written: what a restart reads again at most.
     pub record_interval: Duration,
+    /// Bytes of the source's log that a table that stands may hold back (I12); beyond, it is let go and needs a new snapshot.
+    /// 1 GiB: hours of a middling server, and less than the space that one should have free.
+    pub held_log: u64,
     /// A lease that was not renewed for this long may be taken (I13).
     pub lease: Duration,
     /// Take the lease at once.
@@ -48,6 +51,7 @@ impl Default for Settings {
             cut_bytes: 64 << 20,
             split_rows: 2_000_000,
             record_interval: Duration::from_secs(5),
+            held_log: 1 << 30,
             lease: Duration::from_secs(15),
             take_over: false,
             queue: 16,
@@ -76,4 +80,5 @@ pub enum Mutant {
     /// In the simulator's store.
     EpochNotCompared,
     SnapshotWithoutManifest,
+    AcknowledgePastHalted,
 }

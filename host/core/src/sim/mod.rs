@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::executor::{Executor, Rng, SimEnvironment, lock};
 use self::sink::SimSink;
 use self::source::SimSource;
-use self::stage::{SimLoader, configured};
+use self::stage::{SimLoader, configured, halts};
 use self::world::{Link, SimRecords, World};
 use crate::cut::BatchLimits;
 use crate::error::{Kind, Result};
@@ -39,6 +39,10 @@ pub struct Met {
     pub restarts: u64,
     pub letters: u64,
     pub let_go: u64,
+    /// Tables that stood when a host had read everything.
+    pub halted: u64,
+    /// Of them, those that needed a new snapshot.
+    pub need_snapshot: u64,
 }
 
 impl Met {
@@ -49,6 +53,8 @@ impl Met {
         self.restarts += other.restarts;
         self.letters += other.letters;
         self.let_go += other.let_go;
+        self.halted += other.halted;
+        self.need_snapshot += other.need_snapshot;
     }
 }
 
@@ -200,6 +206,7 @@ impl Schedule {
             cut_rows: 2 + self.rng.below(6),
             split_rows: 2 + self.rng.below(8),
             record_interval: millis(5 + self.rng.below(60)),
+            held_log: 20 + self.rng.below(200),
             queue: 1 + self.rng.below(4) as usize,
             retry_pause: millis(5),
             retry_pause_max: millis(50),
@@ -244,7 +251,14 @@ impl Schedule {
                 Ok(summary) => {
                     self.met.restarts += summary.restarts;
                     self.met.letters += summary.counts.letters;
-                    finished = true;
+                    self.met.halted += summary.halted.len() as u64;
+                    self.met.need_snapshot += summary.halted.values().filter(|h| h.needs_snapshot).count() as u64;
+                    finished = summary.halted.is_empty();
+                    if !finished {
+                        // Somebody mends the plugin, and the stream goes on: a swap waits for a place beyond all snapshots.
+                        self.version += i64::from(halts(self.version, 'h'));
+                        lock(&self.world).one_more();
+                    }
                 }
                 Err(error) if error.kind == Kind::LetGo => self.met.let_go += 1,
                 Err(error) => return Err(format!("a host stopped: {error}")),

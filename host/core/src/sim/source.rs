@@ -93,7 +93,7 @@ impl SimSource {
 
 /// Where a source starts that has sent the first `count` transactions.
 fn place(count: usize) -> Position {
-    Position { order: Order::new(commit_of(count) - 10, 0), token: (count as u64).to_be_bytes().to_vec().into() }
+    Position { order: Order::new(commit_of(count) - 10, i64::MAX), token: (count as u64).to_be_bytes().to_vec().into() }
 }
 
 fn row(rows: &mut RowsBuilder, change_type: ChangeType, id: i64, value: char) {
@@ -122,7 +122,7 @@ impl Source for SimSource {
         self.reading = None;
         self.to_snapshot =
             SOURCES.into_iter().filter(|s| !resume.snapshots.contains_key(&SourceKey::new(*s))).collect();
-        Ok(Opened { incarnation: "sim".into(), start })
+        Ok(Opened { incarnation: "sim".into(), start, holds_log: true })
     }
 
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::executor::SimEnvironment;
 use crate::batch::ChangeBatch;
 use crate::environment::Environment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::outcome::{From, Outcome, Routing, RowReject, TransformPlan, Written, resolve};
 use crate::pipeline::ConfiguredStage;
 use crate::schema::{Column, ColumnType, TableName, TableSchema};
@@ -22,6 +22,11 @@ pub(super) fn rejects(version: i64, value: char) -> bool {
 
 pub(super) fn drops(version: i64, value: char) -> bool {
     value == if version % 2 == 1 { 'z' } else { 'x' }
+}
+
+/// Every third version can not stand an h: its table halts.
+pub(super) fn halts(version: i64, value: char) -> bool {
+    version % 3 == 2 && value == 'h'
 }
 
 /// S and T are merged into M; R is routed by its value, the other way round in even versions.
@@ -88,6 +93,9 @@ impl Stage for SimStage {
             .iter()
             .map(|v| v.and_then(|v| v.chars().next()).unwrap_or(' '))
             .collect();
+        if values.iter().any(|v| halts(self.version, *v)) {
+            return Err(Error::halt_table("sim.halts", "h"));
+        }
         // A question mark stands for a slow row: a time-out on one run, and not on the next.
         let slow = |value: char| value == '?' && self.env.random().is_multiple_of(3);
         let reject = |(row, value): (usize, &char)| {

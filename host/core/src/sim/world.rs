@@ -84,7 +84,7 @@ pub(super) struct World {
 
 pub(super) const SOURCES: [&str; 3] = ["S", "T", "R"];
 /// Values by what the stages make of them: see `stage.rs`.
-const VALUES: [char; 10] = ['a', 'b', 'a', 'b', 'a', 'x', 'y', 'z', '?', 'q'];
+const VALUES: [char; 11] = ['a', 'b', 'a', 'b', 'a', 'x', 'y', 'z', '?', 'q', 'h'];
 
 impl World {
     /// A history of a few transactions, some of them longer than what a cut may hold.
@@ -99,6 +99,12 @@ impl World {
             })
             .collect();
         Self { transactions, head: rng.below(3) as usize, faults: true, ..Self::default() }
+    }
+
+    /// One more transaction than was planned, of a row of its own.
+    pub(super) fn one_more(&mut self) {
+        let id = 100 + self.transactions.len() as i64;
+        self.transactions.push(vec![Change { source: "R", ordinal: 1, id, before: None, after: Some('a') }]);
     }
 
     pub(super) fn violate(&mut self, what: impl Into<String>) {

@@ -1,6 +1,6 @@
 //! What a run did, for people and for programs.
 
-use millrace_core::pipeline::Summary;
+use millrace_core::pipeline::{HaltedTable, Summary};
 use serde_json::{Value, json};
 
 use super::table::{table, thousands};
@@ -13,6 +13,14 @@ pub(super) fn as_json(pipeline: &str, summary: &Summary) -> Value {
         .iter()
         .map(|(name, rows)| json!({ "name": name, "path": summary.locations.get(name), "rows": rows }))
         .collect();
+    let halted: Vec<Value> = summary
+        .halted
+        .iter()
+        .map(|(table, halted)| {
+            let HaltedTable { code, reason, needs_snapshot } = halted;
+            json!({ "table": table.table, "code": code, "reason": reason, "needs_snapshot": needs_snapshot })
+        })
+        .collect();
     json!({
         "pipeline": pipeline,
         "images_in": counts.images_in,
@@ -22,9 +30,11 @@ pub(super) fn as_json(pipeline: &str, summary: &Summary) -> Value {
         "dead_letter_changes": counts.letters,
         "emitted": counts.emitted,
         "already_stored": counts.already_stored,
+        "held": counts.held,
         "swaps": summary.swaps,
         "restarts": summary.restarts,
         "tables": tables,
+        "halted": halted,
     })
 }
 
@@ -39,6 +49,7 @@ pub(super) fn for_people(pipeline: &str, summary: &Summary) -> String {
         ("in dead letters", counts.letter_images),
         ("added by stages", counts.emitted),
         ("stored before", counts.already_stored),
+        ("left at the source", counts.held),
         ("versions swapped", summary.swaps),
         ("restarts", summary.restarts),
     ];
@@ -53,6 +64,13 @@ pub(super) fn for_people(pipeline: &str, summary: &Summary) -> String {
             summary.tables.iter().map(|(name, rows)| vec![name.to_string(), thousands(*rows), place(name)]).collect();
         text.push('\n');
         text += &table(&["table", "rows", "where"], &rows);
+    }
+    for (source, halted) in &summary.halted {
+        let how = if halted.needs_snapshot { "by a new snapshot" } else { "from where it stopped" };
+        text += &format!(
+            "\n{} is halted: {}\n  the next start, or other code for it, tries it again {how}\n",
+            source.table, halted.reason
+        );
     }
     text
 }

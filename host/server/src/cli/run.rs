@@ -186,7 +186,7 @@ fn start(loaded: &Loaded, pipeline: Pipeline, report: Report, ends: &mut JoinSet
     Running { control, _reload: reload }
 }
 
-/// Says how a pipeline ended; true where it ended well.
+/// Says how a pipeline ended; true where it ended well, and no table is halted.
 fn finish(ended: std::result::Result<Ended, tokio::task::JoinError>, health: &Health) -> bool {
     let (name, report, result) = match ended {
         Ok(ended) => ended,
@@ -203,7 +203,7 @@ fn finish(ended: std::result::Result<Ended, tokio::task::JoinError>, health: &He
                 Report::People => print(report::for_people(&name, &summary)),
                 Report::PeopleAside => eprint!("{}", report::for_people(&name, &summary)),
             }
-            true
+            summary.halted.is_empty()
         }
         Err(error) => {
             health.set(&name, Stand::Failed);

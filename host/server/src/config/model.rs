@@ -178,6 +178,8 @@ pub enum OnFailure {
     /// They become dead letters, and the stream goes on.
     #[default]
     DeadLetter,
+    /// Their table stands before anything of them is committed, and the others go on.
+    HaltTable,
     /// The pipeline stops before anything of them is committed.
     Halt,
 }
@@ -186,6 +188,7 @@ impl From<OnFailure> for CoreOnFailure {
     fn from(choice: OnFailure) -> Self {
         match choice {
             OnFailure::DeadLetter => CoreOnFailure::DeadLetter,
+            OnFailure::HaltTable => CoreOnFailure::HaltTable,
             OnFailure::Halt => CoreOnFailure::Halt,
         }
     }
@@ -277,6 +280,10 @@ pub struct RecordEntry {
     /// How often it is written at most. An older record costs replay at a restart, never rows. Default: 5s.
     #[serde(default)]
     pub interval: Option<Interval>,
+    /// How much of the source's log a halted table may hold back, so that it goes on without a loss once it is mended. Beyond,
+    /// the table needs a new snapshot, and the source may forget. Default: 1GiB.
+    #[serde(default)]
+    pub held_log: Option<Size>,
 }
 
 /// Swapping plugins while the stream runs.

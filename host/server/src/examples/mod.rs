@@ -9,6 +9,7 @@ mod rows;
 use std::collections::{BTreeMap, BTreeSet};
 
 use millrace_core::batch::{ChangeBatch, ChangeType, Reject};
+use millrace_core::error::Kind;
 use millrace_core::json;
 use millrace_core::stage::{OnFailure, Stage, StageOutput};
 use millrace_core::{Error, Result};
@@ -124,7 +125,9 @@ async fn pass(batch: ChangeBatch, stages: &mut [Box<dyn Stage>]) -> Result<Passe
 async fn apply(stage: &mut dyn Stage, batch: &ChangeBatch) -> Result<StageOutput> {
     match stage.apply(batch).await {
         Ok(output) => Ok(output),
-        Err(error) if stage.spec().on_failure == OnFailure::DeadLetter => Ok(all_refused(batch, &error)),
+        Err(error) if stage.spec().on_failure == OnFailure::DeadLetter && error.kind != Kind::HaltTable => {
+            Ok(all_refused(batch, &error))
+        }
         Err(error) => Err(error.context(format!("stage {}", stage.spec().name))),
     }
 }

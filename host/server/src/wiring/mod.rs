@@ -212,6 +212,7 @@ fn settings(entry: &SettingsEntry, letters: Option<&LettersEntry>) -> Settings {
         cut_bytes: entry.cut.max_bytes.map_or(default.cut_bytes, |b| b.0),
         split_rows: entry.cut.split_rows.unwrap_or(default.split_rows),
         record_interval: entry.record.interval.map_or(default.record_interval, |i| i.0),
+        held_log: entry.record.held_log.map_or(default.held_log, |b| b.0),
         keep_original: letters.is_some_and(|l| l.keep_original),
         ..default
     }
