@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_buffer::BooleanBuffer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
+use super::Counts;
 use super::reader::Read;
 use super::replay::Replay;
 use super::settings::{Mutant, Settings};
-use super::{ConfiguredStage, Counts, SwapReport};
+use super::swap::{Swap, Swapped};
 use crate::batch::{ChangeBatch, Reject};
 use crate::cut::Cut;
 use crate::environment::Environment;
@@ -19,16 +20,6 @@ use crate::letters::{Refuser, letters};
 use crate::position::{Order, SourceKey};
 use crate::schema::TableSchema;
 use crate::stage::{OnFailure, Stage, StageOutput, StageSpec};
-
-/// Code that is to take the place of what runs.
-pub(super) struct Swap {
-    pub configured: Vec<ConfiguredStage>,
-    pub stages: Vec<Box<dyn Stage>>,
-    /// A changed output schema is meant.
-    pub allow_schema_change: bool,
-    /// Nobody waits for the swap of a start.
-    pub reply: Option<oneshot::Sender<Result<SwapReport>>>,
-}
 
 /// What moves from the stages to the committer.
 pub(super) enum Passed {
@@ -54,11 +45,6 @@ pub(super) struct Halt {
     pub after: Option<Order>,
     pub in_snapshot: bool,
     pub error: Error,
-}
-
-pub(super) struct Swapped {
-    pub configured: Vec<ConfiguredStage>,
-    pub reply: Option<oneshot::Sender<Result<SwapReport>>>,
 }
 
 pub(super) struct Chain {
@@ -376,80 +362,6 @@ impl Chain {
             }
             self.replay.front_of(source).is_none_or(|front| *last > front)
         });
-    }
-
-    /// The newest request; one that it overtakes is told so.
-    fn take_swap(&mut self) {
-        while let Ok(swap) = self.swaps.try_recv() {
-            if let Some(Swap { reply: Some(reply), .. }) = self.waiting.replace(swap) {
-                answer(
-                    reply,
-                    Err(Error::config("swap.overtaken", "a newer version arrived before this one was put in force")),
-                );
-            }
-        }
-    }
-
-    /// Plans the new code against the live schemas and puts it in force; what runs stays where a check fails.
-    async fn swap(&mut self) -> Option<Swapped> {
-        let mut swap = self.waiting.take()?;
-        match self.check(&mut swap).await {
-            Ok(()) => {
-                self.stages = swap.stages;
-                Some(Swapped { configured: swap.configured, reply: swap.reply })
-            }
-            Err(error) => {
-                tracing::error!(pipeline = %self.pipeline, %error, "the new version is refused; the old one goes on");
-                if let Some(reply) = swap.reply {
-                    answer(reply, Err(error));
-                }
-                None
-            }
-        }
-    }
-
-    async fn check(&mut self, swap: &mut Swap) -> Result<()> {
-        for schema in self.live.values() {
-            let new = outputs(&mut swap.stages, schema).await?;
-            if swap.allow_schema_change {
-                continue;
-            }
-            let old = outputs(&mut self.stages, schema).await?;
-            if new != old {
-                return Err(Error::config(
-                    "swap.schema_change",
-                    format!("the new version changes what leaves for {}", schema.name),
-                )
-                .hint("allow it with `allow_schema_change: true` in the pipeline file, or keep the output columns and types as they are"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The forms that rows of a schema leave the stages with.
-pub(super) async fn outputs(stages: &mut [Box<dyn Stage>], schema: &Arc<TableSchema>) -> Result<Vec<Arc<TableSchema>>> {
-    let mut forms = vec![schema.clone()];
-    for stage in stages.iter_mut() {
-        let mut next = Vec::new();
-        for form in forms {
-            let plan = if stage.spec().sees(&form.name.to_string()) { stage.plan(&form).await? } else { None };
-            match plan {
-                Some(plan) => {
-                    next.push(plan.output);
-                    next.extend(plan.shapes);
-                }
-                None => next.push(form),
-            }
-        }
-        forms = next;
-    }
-    Ok(forms)
-}
-
-fn answer(reply: oneshot::Sender<Result<SwapReport>>, result: Result<SwapReport>) {
-    if reply.send(result).is_err() {
-        tracing::debug!("nobody waits for the answer to a swap any more");
     }
 }
 

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use super::chain::{Halt, Passed, Swapped, diverged};
+use super::chain::{Halt, Passed, diverged};
 use super::keeper::Keeper;
 use super::settings::{Mutant, Settings};
+use super::swap::Swapped;
 use super::{Counts, Pipeline, Summary, SwapReport};
 use crate::batch::{ChangeBatch, Reject};
 use crate::cut::Cut;

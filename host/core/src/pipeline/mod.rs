@@ -6,6 +6,7 @@ mod keeper;
 mod reader;
 mod replay;
 mod settings;
+mod swap;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,11 +17,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::settings::{Mutant, Settings};
 
-use self::chain::{Chain, Passed, Swap};
+use self::chain::{Chain, Passed};
 use self::committer::{Committer, Ends, Tables};
 use self::keeper::Keeper;
 use self::reader::Reader;
 use self::replay::Replay;
+use self::swap::Swap;
 use crate::environment::{Environment, Task};
 use crate::error::{Error, Kind, Reaction, Result};
 use crate::position::{Order, Position, SourceKey};

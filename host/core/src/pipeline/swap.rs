@@ -1,0 +1,103 @@
+//! Other code in force, between two cuts (I4).
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::chain::Chain;
+use super::{ConfiguredStage, SwapReport};
+use crate::error::{Error, Result};
+use crate::schema::TableSchema;
+use crate::stage::Stage;
+
+/// Code that is to take the place of what runs.
+pub(super) struct Swap {
+    pub configured: Vec<ConfiguredStage>,
+    pub stages: Vec<Box<dyn Stage>>,
+    /// A changed output schema is meant.
+    pub allow_schema_change: bool,
+    /// Nobody waits for the swap of a start.
+    pub reply: Option<oneshot::Sender<Result<SwapReport>>>,
+}
+
+/// Code that is in force from a cut on.
+pub(super) struct Swapped {
+    pub configured: Vec<ConfiguredStage>,
+    pub reply: Option<oneshot::Sender<Result<SwapReport>>>,
+}
+
+impl Chain {
+    /// The newest request; one that it overtakes is told so.
+    pub(super) fn take_swap(&mut self) {
+        while let Ok(swap) = self.swaps.try_recv() {
+            if let Some(Swap { reply: Some(reply), .. }) = self.waiting.replace(swap) {
+                answer(
+                    reply,
+                    Err(Error::config("swap.overtaken", "a newer version arrived before this one was put in force")),
+                );
+            }
+        }
+    }
+
+    /// Plans the new code against the live schemas and puts it in force; what runs stays where a check fails.
+    pub(super) async fn swap(&mut self) -> Option<Swapped> {
+        let mut swap = self.waiting.take()?;
+        match self.check(&mut swap).await {
+            Ok(()) => {
+                self.stages = swap.stages;
+                Some(Swapped { configured: swap.configured, reply: swap.reply })
+            }
+            Err(error) => {
+                tracing::error!(pipeline = %self.pipeline, %error, "the new version is refused; the old one goes on");
+                if let Some(reply) = swap.reply {
+                    answer(reply, Err(error));
+                }
+                None
+            }
+        }
+    }
+
+    async fn check(&mut self, swap: &mut Swap) -> Result<()> {
+        for schema in self.live.values() {
+            let new = outputs(&mut swap.stages, schema).await?;
+            if swap.allow_schema_change {
+                continue;
+            }
+            let old = outputs(&mut self.stages, schema).await?;
+            if new != old {
+                return Err(Error::config(
+                    "swap.schema_change",
+                    format!("the new version changes what leaves for {}", schema.name),
+                )
+                .hint("allow it with `allow_schema_change: true` in the pipeline file, or keep the output columns and types as they are"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The forms that rows of a schema leave the stages with.
+async fn outputs(stages: &mut [Box<dyn Stage>], schema: &Arc<TableSchema>) -> Result<Vec<Arc<TableSchema>>> {
+    let mut forms = vec![schema.clone()];
+    for stage in stages.iter_mut() {
+        let mut next = Vec::new();
+        for form in forms {
+            let plan = if stage.spec().sees(&form.name.to_string()) { stage.plan(&form).await? } else { None };
+            match plan {
+                Some(plan) => {
+                    next.push(plan.output);
+                    next.extend(plan.shapes);
+                }
+                None => next.push(form),
+            }
+        }
+        forms = next;
+    }
+    Ok(forms)
+}
+
+fn answer(reply: oneshot::Sender<Result<SwapReport>>, result: Result<SwapReport>) {
+    if reply.send(result).is_err() {
+        tracing::debug!("nobody waits for the answer to a swap any more");
+    }
+}
