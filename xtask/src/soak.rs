@@ -13,8 +13,7 @@ use crate::{Outcome, paths, plugins};
 struct Soak {
     name: &'static str,
     what: &'static str,
-    package: &'static str,
-    /// The test program: a file of the package's tests/ folder.
+    /// The test program: a file in a tests/ folder of the workspace.
     program: &'static str,
     variable: (&'static str, &'static str),
 }
@@ -23,28 +22,24 @@ const SOAKS: &[Soak] = &[
     Soak {
         name: "kills",
         what: "the host killed 20 times while PostgreSQL is written to at full speed, also during its snapshot",
-        package: "millrace-tests",
         program: "kills",
         variable: ("MILLRACE_KILLS", "20"),
     },
     Soak {
         name: "simulator",
         what: "100,000 schedules of the deterministic simulator",
-        package: "millrace-core",
         program: "simulator",
         variable: ("MILLRACE_SCHEDULES", "100000"),
     },
     Soak {
         name: "swaps",
         what: "a plugin swapped every 200 ms for 60 s under load",
-        package: "millrace-tests",
         program: "swaps",
         variable: ("MILLRACE_SWAP_SECONDS", "60"),
     },
     Soak {
         name: "load",
         what: "ten minutes of load from PostgreSQL, with memory and lag watched",
-        package: "millrace-tests",
         program: "load",
         variable: ("MILLRACE_LOAD_SECONDS", "600"),
     },
@@ -60,7 +55,8 @@ pub(crate) fn run(name: &str) -> Outcome {
     println!("soak: {}", soak.what);
     let start = Instant::now();
     let (variable, value) = soak.variable;
-    let test = Run::cargo().args(["test", "--release", "--locked", "--package", soak.package, "--test", soak.program]);
+    // Of the whole workspace, as `test` builds it: with other features all dependencies would be built again.
+    let test = Run::cargo().args(["test", "--release", "--locked", "--workspace", "--test", soak.program]);
     let test = test.args(["--", "--nocapture", "--include-ignored", "--test-threads", "1"]);
     let test = test.env("MILLRACE_SOAK", name).env(variable, std::env::var(variable).unwrap_or(value.to_owned()));
     let mut kept = Vec::new();

@@ -93,6 +93,9 @@ fn an_endless_source_is_refused_where_the_end_is_waited_for() {
     let said = place.run(&["run", "p.yaml", "--until-end"]);
     assert_eq!(said.code, Some(1));
     assert!(said.problems().contains("error[run.endless]"), "{}", said.stderr);
+    place.write("f.yaml", "pipeline: f\nsource: { file: { path: ./in.ndjson, follow: true } }\nsink: { null: }\n");
+    let said = place.run(&["run", "f.yaml", "--until-end"]);
+    assert!(said.problems().contains("error[run.endless]"), "{}", said.stderr);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn must_end(files: &[Loaded]) -> Result<()> {
         None => Ok(()),
         Some(endless) => {
             Err(Error::config("run.endless", format!("{}: its source never ends", endless.file.display()))
-                .hint("leave --until-end out, or give the generator `events`"))
+                .hint("leave --until-end out, give the generator `events`, or do not `follow` files"))
         }
     }
 }

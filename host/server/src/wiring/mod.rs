@@ -93,7 +93,7 @@ pub fn build(loaded: &Loaded, host: &Host) -> Result<Pipeline> {
 pub fn is_bounded(source: &SourceEntry) -> bool {
     match &source.generator {
         Some(generator) => generator.events.is_some(),
-        None => source.file.is_some(),
+        None => source.file.as_ref().is_some_and(|file| !file.follow),
     }
 }
 
