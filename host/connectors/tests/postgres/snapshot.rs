@@ -11,7 +11,8 @@ use serde_json::json;
 use crate::feed::{Feed, Session};
 use crate::servers::postgres::{Postgres, VERSIONS};
 
-/// Writes from several sessions at once until told to stop; answers how many statements were committed.
+/// Writes from several sessions at once until told to stop; answers how many statements were committed. Each changes rows
+/// of its own, so that no two wait for each other.
 fn writers(server: &Postgres, stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHandle<u32>> {
     (0..3u32)
         .map(|writer| {
@@ -22,7 +23,7 @@ fn writers(server: &Postgres, stop: &Arc<AtomicBool>) -> Vec<std::thread::JoinHa
                 while !stop.load(Ordering::Relaxed) {
                     let id = writer * 1_000_000 + 100_000 + done;
                     session.run(&format!(
-                        "begin; insert into a values ({id}, 'new'); update a set v = 'u{done}' where id % 97 = {done} % 97; \
+                        "begin; insert into a values ({id}, 'new'); update a set v = 'u{done}' where id < 100000 and id % 4 = {writer} and id % 97 = {done} % 97; \
                          delete from a where id = {id} - 3; insert into b values ({id}, 'new'); \
                          update b set id = -id where id = {id} - 1; commit;"
                     ));
