@@ -4,6 +4,7 @@ mod civil;
 pub(crate) mod layout;
 pub(crate) mod meta;
 pub(crate) mod partition;
+pub(crate) mod reader;
 mod stats;
 mod types;
 pub(crate) mod writer;

@@ -149,7 +149,9 @@ impl DataFile {
             size: size as u64,
             modification_time: now,
             data_change: true,
-            stats: stats(&metadata, &columns),
+            stats: Some(stats(&metadata, &columns)),
+            tags: None,
+            deletion_vector: None,
         })
     }
 

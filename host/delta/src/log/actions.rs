@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use millrace_core::{Error, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 /// How our commits name their writer; the version follows.
 pub(crate) const ENGINE: &str = "Millrace";
@@ -101,19 +100,86 @@ pub(crate) struct Txn {
     pub last_updated: Option<i64>,
 }
 
-/// A new data file. Also what the manifest of a staged cut is made of.
+/// A data file that the table refers to. Also what the manifest of a staged cut is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Add {
     /// Relative to the table, URL-encoded.
     pub path: String,
+    #[serde(default)]
     pub partition_values: BTreeMap<String, Option<String>>,
     pub size: u64,
     /// Milliseconds since 1970-01-01 UTC.
+    #[serde(default)]
     pub modification_time: i64,
     pub data_change: bool,
-    /// JSON text.
-    pub stats: String,
+    /// JSON text; others may leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stats: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, Option<String>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_vector: Option<DvDescriptor>,
+}
+
+/// A file that the table no longer refers to; with its deletion vector, by which readers know which entry is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Remove {
+    pub path: String,
+    /// Milliseconds since 1970-01-01 UTC, the real time: vacuum keeps the file for its retention from then on.
+    #[serde(default)]
+    pub deletion_timestamp: Option<i64>,
+    #[serde(default)]
+    pub data_change: bool,
+    #[serde(default)]
+    pub extended_file_metadata: Option<bool>,
+    #[serde(default)]
+    pub partition_values: Option<BTreeMap<String, Option<String>>>,
+    #[serde(default)]
+    pub size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_vector: Option<DvDescriptor>,
+}
+
+impl Remove {
+    /// Takes `add` out of the table. `now`: milliseconds since 1970-01-01 UTC.
+    pub(crate) fn of(add: &Add, now: i64, data_change: bool) -> Self {
+        Self {
+            path: add.path.clone(),
+            deletion_timestamp: Some(now),
+            data_change,
+            extended_file_metadata: Some(true),
+            partition_values: Some(add.partition_values.clone()),
+            size: Some(add.size),
+            deletion_vector: add.deletion_vector.clone(),
+        }
+    }
+}
+
+/// Where a deletion vector is
+/// (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md#deletion-vector-descriptor-schema>).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DvDescriptor {
+    /// `u`: relative to the table, `p`: an absolute path, `i`: in the log itself.
+    pub storage_type: String,
+    pub path_or_inline_dv: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i32>,
+    pub size_in_bytes: i32,
+    /// Rows that it removes.
+    pub cardinality: i64,
+}
+
+impl DvDescriptor {
+    /// By which the protocol tells two entries of one file apart.
+    pub(crate) fn unique_id(&self) -> String {
+        match self.offset {
+            Some(offset) => format!("{}{}@{offset}", self.storage_type, self.path_or_inline_dv),
+            None => format!("{}{}", self.storage_type, self.path_or_inline_dv),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -124,6 +190,7 @@ pub(crate) enum Action {
     MetaData(Metadata),
     Txn(Txn),
     Add(Add),
+    Remove(Remove),
 }
 
 /// The body of a commit: one action a line.
@@ -140,15 +207,20 @@ pub(crate) fn write_lines(actions: &[Action]) -> Result<Vec<u8>> {
 /// What we need to know of a line that anyone wrote.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Line<'a> {
+struct Line {
     commit_info: Option<CommitInfo>,
     protocol: Option<Protocol>,
     meta_data: Option<Metadata>,
     txn: Option<Txn>,
-    #[serde(borrow)]
-    add: Option<&'a RawValue>,
-    #[serde(borrow)]
-    remove: Option<&'a RawValue>,
+    add: Option<Add>,
+    remove: Option<Remove>,
+    sidecar: Option<Sidecar>,
+}
+
+/// A part of a checkpoint of the second form.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Sidecar {
+    pub path: String,
 }
 
 /// A commit as read back.
@@ -158,8 +230,9 @@ pub(crate) struct Entry {
     pub protocol: Option<Protocol>,
     pub metadata: Option<Metadata>,
     pub txns: Vec<Txn>,
-    pub adds: usize,
-    pub removes: usize,
+    pub adds: Vec<Add>,
+    pub removes: Vec<Remove>,
+    pub sidecars: Vec<Sidecar>,
 }
 
 impl Entry {
@@ -172,13 +245,14 @@ impl Entry {
         let text = std::str::from_utf8(body).map_err(|e| damaged(e.to_string()))?;
         let mut entry = Entry::default();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            let line: Line<'_> = serde_json::from_str(line).map_err(|e| damaged(e.to_string()))?;
+            let line: Line = serde_json::from_str(line).map_err(|e| damaged(e.to_string()))?;
             entry.info = line.commit_info.or(entry.info);
             entry.protocol = line.protocol.or(entry.protocol);
             entry.metadata = line.meta_data.or(entry.metadata);
             entry.txns.extend(line.txn);
-            entry.adds += usize::from(line.add.is_some());
-            entry.removes += usize::from(line.remove.is_some());
+            entry.adds.extend(line.add);
+            entry.removes.extend(line.remove);
+            entry.sidecars.extend(line.sidecar);
         }
         Ok(entry)
     }

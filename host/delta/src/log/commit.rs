@@ -81,7 +81,7 @@ impl Table {
             match (found, put) {
                 (Some(entry), _) => {
                     let ours = entry.has_id(id);
-                    self.follow(version, entry).await?;
+                    self.follow(version, entry, ours).await?;
                     if ours {
                         self.checkpoints.after_commit(&self.store, self.environment.as_ref(), version);
                         return Ok(());
@@ -114,13 +114,14 @@ impl Table {
     }
 
     fn body(&self, id: &str, operation: &str, pipeline: &str, actions: Vec<Action>) -> Result<Bytes> {
+        let blind = !actions.iter().any(|a| matches!(a, Action::Remove(_)));
         let info = CommitInfo {
             timestamp: self.now_millis(),
             operation: operation.to_owned(),
             engine_info: Some(format!("{ENGINE}/{}", env!("CARGO_PKG_VERSION"))),
             txn_id: Some(id.to_owned()),
             millrace_pipeline: Some(pipeline.to_owned()),
-            is_blind_append: Some(true),
+            is_blind_append: Some(blind),
         };
         let mut lines = Vec::with_capacity(actions.len() + 1);
         lines.push(Action::CommitInfo(info));
@@ -163,18 +164,18 @@ impl Table {
     }
 
     /// Takes a commit, ours or another's, into the state.
-    async fn follow(&mut self, version: u64, entry: Entry) -> Result<()> {
+    async fn follow(&mut self, version: u64, entry: Entry, ours: bool) -> Result<()> {
         let place = self.place();
         match &mut self.state {
-            Some(state) => state.apply(&place, version, entry)?,
-            None => self.state = load::newest(&self.store).await?,
+            Some(state) => state.apply(&place, version, entry, ours)?,
+            None => self.state = load::newest(&self.store, self.with_files).await?,
         }
         self.known_at = self.environment.monotonic();
         Ok(())
     }
 
-    /// Makes sure that the next number is the log's next.
-    async fn see_newest(&mut self, pipeline: &str) -> Result<()> {
+    /// Makes sure that the next number is the log's next, before something is planned on what we believe.
+    pub(crate) async fn see_newest(&mut self, pipeline: &str) -> Result<()> {
         if self.doubtful {
             return self.reload(pipeline).await;
         }
@@ -184,7 +185,7 @@ impl Table {
         while version < newest {
             version += 1;
             let entry = load::entry(&self.store, version).await?.ok_or_else(|| vanished(&self.place(), version))?;
-            self.follow(version, entry).await?;
+            self.follow(version, entry, false).await?;
         }
         self.known_at = self.environment.monotonic();
         Ok(())
@@ -192,7 +193,7 @@ impl Table {
 
     async fn reload(&mut self, pipeline: &str) -> Result<()> {
         let known = self.state.take().map(|state| state.metadata.id);
-        self.state = load::newest(&self.store).await?;
+        self.state = load::newest(&self.store, self.with_files).await?;
         if let (Some(known), Some(found)) = (known, self.state())
             && known != found.metadata.id
         {

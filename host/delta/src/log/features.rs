@@ -4,7 +4,8 @@
 use millrace_core::{Error, Result};
 
 use super::actions::{Metadata, Protocol};
-use super::schema::{DeltaSchema, Field};
+use super::schema::{DeltaSchema, DeltaType, Field};
+use crate::file::meta::CHANGE_TYPE;
 
 /// Features that an appending writer honours by doing nothing: it never removes or rewrites rows, adds files without
 /// deletion vectors, and vacuums nothing.
@@ -90,6 +91,76 @@ pub(crate) fn check_writable(
     }
 }
 
+/// In a table's properties: what its rows are, where they are no list of changes.
+pub(crate) const MODE: &str = "millrace.mode";
+pub(crate) const UPSERT: &str = "upsert";
+const DELETION_VECTORS: &str = "deletionVectors";
+const ENABLE_DELETION_VECTORS: &str = "delta.enableDeletionVectors";
+
+/// Properties of a new table of current rows.
+pub(crate) fn upsert_properties() -> [(String, Option<String>); 2] {
+    [(MODE.into(), Some(UPSERT.into())), (ENABLE_DELETION_VECTORS.into(), Some("true".into()))]
+}
+
+/// Refuses a table in which rows can not be replaced by deletion vectors. A table without columns of its own yet may
+/// become anything.
+///
+/// Errors: `table.no_deletion_vectors`, `table.other_mode`, `table.unsupported` (halt).
+pub(crate) fn check_upsertable(
+    place: &str,
+    protocol: &Protocol,
+    metadata: &Metadata,
+    schema: &DeltaSchema,
+) -> Result<()> {
+    let lists = |features: &Option<Vec<String>>| features.iter().flatten().any(|f| f == DELETION_VECTORS);
+    let on = |name: &str| metadata.property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    if schema.field(CHANGE_TYPE).is_some() {
+        return Err(Error::halt(
+            "table.other_mode",
+            format!("{place} holds changes, and the mode `upsert` keeps current rows"),
+        )
+        .hint("give the pipeline another path, or the mode that the table was written in"));
+    }
+    if !(lists(&protocol.reader_features) && lists(&protocol.writer_features) && on(ENABLE_DELETION_VECTORS)) {
+        return Err(Error::halt("table.no_deletion_vectors", format!("{place} does not allow deletion vectors"))
+            .hint("ALTER TABLE ... SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true'), or give the pipeline another path"));
+    }
+    let why = if on("delta.appendOnly") {
+        "it sets `delta.appendOnly`".to_owned()
+    } else if protocol.writer_features.iter().flatten().any(|f| f == "rowTracking") {
+        "it has the writer feature `rowTracking`".to_owned()
+    } else if let Some(field) =
+        schema.fields.iter().find(|f| matches!(f.ty, DeltaType::TextList | DeltaType::Foreign(_)))
+    {
+        format!("its column `{}` is {}, which rows that are written anew would lose", field.name, field.ty)
+    } else {
+        return Ok(());
+    };
+    Err(Error::halt("table.unsupported", format!("{place} can not be written: {why}"))
+        .hint("remove that from the table, or give the pipeline another path"))
+}
+
+/// Refuses to add changes to a table of current rows. Errors: `table.other_mode` (halt).
+pub(crate) fn check_appendable(place: &str, metadata: &Metadata) -> Result<()> {
+    if metadata.property(MODE) != Some(UPSERT) {
+        return Ok(());
+    }
+    Err(Error::halt("table.other_mode", format!("{place} holds current rows, and this mode adds changes"))
+        .hint("give the pipeline another path, or `mode: upsert`"))
+}
+
+/// The least that a table of current rows asks of its readers and writers.
+pub(crate) fn upsert_protocol(schema: &DeltaSchema) -> Protocol {
+    let mut features = vec![DELETION_VECTORS.to_owned()];
+    features.extend(schema.needs_timestamp_ntz().then(|| "timestampNtz".to_owned()));
+    Protocol {
+        min_reader_version: 3,
+        min_writer_version: 7,
+        reader_features: Some(features.clone()),
+        writer_features: Some(features),
+    }
+}
+
 /// The least that a table of these columns asks of its readers and writers.
 pub(crate) fn minimal_protocol(schema: &DeltaSchema) -> Protocol {
     if schema.needs_timestamp_ntz() {
@@ -146,7 +217,6 @@ fn implied_features(version: i32) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::log::actions::Format;
-    use crate::log::schema::DeltaType;
 
     fn metadata(property: Option<(&str, &str)>) -> Metadata {
         Metadata {

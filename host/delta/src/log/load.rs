@@ -2,24 +2,20 @@
 
 use std::collections::HashMap;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::Int64Type;
-use arrow_array::{Array, RecordBatch};
-use bytes::Bytes;
 use deltalake_core::kernel::Snapshot;
 use futures::TryStreamExt;
 use millrace_core::{Error, Result};
 use object_store::path::Path;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::de::DeserializeOwned;
 
 use super::TableState;
 use super::actions::{Entry, Txn};
+use super::checkpoint_files::{self, Checkpointed};
+use super::files::Files;
 use super::schema::DeltaSchema;
 use crate::store::{Store, store_error};
 
-const LOG: &str = "_delta_log";
+pub(super) const LOG: &str = "_delta_log";
 
 pub(crate) fn entry_name(version: u64) -> String {
     format!("{LOG}/{version:020}.json")
@@ -107,7 +103,7 @@ async fn hint(store: &Store) -> u64 {
 }
 
 /// The table as of its newest version; `None` where there is no log.
-pub(crate) async fn newest(store: &Store) -> Result<Option<TableState>> {
+pub(crate) async fn newest(store: &Store, with_files: bool) -> Result<Option<TableState>> {
     let from = hint(store).await;
     let mut listing = list(store, from).await?;
     if from > 0 && listing.newest_checkpoint().is_none() {
@@ -117,13 +113,18 @@ pub(crate) async fn newest(store: &Store) -> Result<Option<TableState>> {
     let place = store.location();
     let checkpoint = listing.newest_checkpoint();
     let first = checkpoint.as_ref().map_or(0, |(v, _)| v + 1);
-    let mut txns = HashMap::new();
+    let mut found = Checkpointed::default();
     for name in checkpoint.iter().flat_map(|(_, names)| names) {
-        read_checkpoint_txns(store, name, &mut txns).await?;
+        checkpoint_files::read(store, name, with_files, &mut found).await?;
     }
+    let mut txns: HashMap<String, Txn> = by_id(found.txns).collect();
+    let mut files = with_files.then(|| Files::new(found.adds));
     for commit in first..=version {
         let entry = entry(store, commit).await?.ok_or_else(|| missing(&place, commit))?;
-        txns.extend(entry.txns.into_iter().map(|t| (t.app_id.clone(), t)));
+        txns.extend(by_id(entry.txns));
+        if let Some(files) = &mut files {
+            files.apply(&format!("{place}, version {commit}"), entry.adds, &entry.removes)?;
+        }
     }
     // A former owner may have died between publishing this commit and making it durable.
     if first <= version {
@@ -134,7 +135,20 @@ pub(crate) async fn newest(store: &Store) -> Result<Option<TableState>> {
     let metadata: super::Metadata = translated(&place, snapshot.metadata())?;
     let schema = DeltaSchema::parse(&place, &metadata.schema_string)?;
     let protocol = translated(&place, snapshot.protocol())?;
-    Ok(Some(TableState { version, protocol, metadata, schema, changed_at: version, txns }))
+    Ok(Some(TableState {
+        version,
+        protocol,
+        metadata,
+        schema,
+        changed_at: version,
+        txns,
+        files,
+        files_changed_at: version,
+    }))
+}
+
+fn by_id(txns: Vec<Txn>) -> impl Iterator<Item = (String, Txn)> {
+    txns.into_iter().map(|t| (t.app_id.clone(), t))
 }
 
 fn missing(place: &str, version: u64) -> Error {
@@ -152,47 +166,6 @@ fn translated<T: DeserializeOwned>(place: &str, action: &impl serde::Serialize) 
     serde_json::to_value(action)
         .and_then(serde_json::from_value)
         .map_err(|e| Error::halt("log.damaged", format!("{place}: {e}")))
-}
-
-async fn read_checkpoint_txns(store: &Store, name: &str, into: &mut HashMap<String, Txn>) -> Result<()> {
-    let name = format!("{LOG}/{name}");
-    let place = format!("{}/{name}", store.location());
-    let bytes = store.read(&name).await.map_err(|e| store_error(&place, e))?;
-    let bytes = bytes.ok_or_else(|| Error::retry("log.changed", format!("{place} went away while it was read")))?;
-    let txns = if name.ends_with(".json") {
-        Entry::parse(&place, &bytes)?.txns
-    } else {
-        parquet_txns(bytes).map_err(|e| Error::halt("log.damaged", format!("{place}: {e}")))?
-    };
-    into.extend(txns.into_iter().map(|t| (t.app_id.clone(), t)));
-    Ok(())
-}
-
-fn parquet_txns(bytes: Bytes) -> Result<Vec<Txn>, parquet::errors::ParquetError> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-    let root = builder.parquet_schema().root_schema().get_fields().iter().position(|f| f.name() == "txn");
-    let Some(root) = root else { return Ok(Vec::new()) };
-    let mask = ProjectionMask::roots(builder.parquet_schema(), [root]);
-    let mut txns = Vec::new();
-    for batch in builder.with_projection(mask).build()? {
-        collect_txns(&batch?, &mut txns);
-    }
-    Ok(txns)
-}
-
-fn collect_txns(batch: &RecordBatch, into: &mut Vec<Txn>) {
-    let Some(txn) = batch.column_by_name("txn").and_then(|c| c.as_struct_opt()) else { return };
-    let ids = txn.column_by_name("appId").and_then(|c| c.as_string_opt::<i32>());
-    let versions = txn.column_by_name("version").and_then(|c| c.as_primitive_opt::<Int64Type>());
-    let updated = txn.column_by_name("lastUpdated").and_then(|c| c.as_primitive_opt::<Int64Type>());
-    let (Some(ids), Some(versions)) = (ids, versions) else { return };
-    for row in (0..txn.len()).filter(|row| txn.is_valid(*row) && ids.is_valid(*row)) {
-        into.push(Txn {
-            app_id: ids.value(row).to_owned(),
-            version: versions.value(row),
-            last_updated: updated.filter(|u| u.is_valid(row)).map(|u| u.value(row)),
-        });
-    }
 }
 
 #[cfg(test)]

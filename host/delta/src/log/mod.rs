@@ -6,8 +6,11 @@
 
 pub(crate) mod actions;
 mod checkpoint;
+mod checkpoint_files;
 mod commit;
+pub(crate) mod deletion_vectors;
 pub(crate) mod features;
+pub(crate) mod files;
 mod load;
 pub(crate) mod schema;
 
@@ -21,12 +24,13 @@ use millrace_core::{Error, Result};
 
 use self::actions::{Entry, Metadata, Protocol, Txn};
 use self::checkpoint::Checkpoints;
+use self::files::Files;
 use self::schema::DeltaSchema;
 use crate::store::Store;
 
 pub(crate) use commit::Step;
 
-/// A table as of one version, less its files: an appending writer needs none of them.
+/// A table as of one version. An appending writer needs none of its files.
 #[derive(Clone, Debug)]
 pub(crate) struct TableState {
     pub version: u64,
@@ -37,11 +41,15 @@ pub(crate) struct TableState {
     pub changed_at: u64,
     /// By app id.
     pub txns: HashMap<String, Txn>,
+    /// Where they were asked for.
+    pub files: Option<Files>,
+    /// The version at which others added or removed files last, as far as this host saw.
+    pub files_changed_at: u64,
 }
 
 impl TableState {
     /// `place`: for messages.
-    fn apply(&mut self, place: &str, version: u64, entry: Entry) -> Result<()> {
+    fn apply(&mut self, place: &str, version: u64, entry: Entry, ours: bool) -> Result<()> {
         if entry.info.as_ref().is_some_and(actions::CommitInfo::rewinds) {
             return Err(rewound(place, version, entry.info.as_ref()));
         }
@@ -59,6 +67,13 @@ impl TableState {
         }
         for txn in entry.txns {
             self.txns.insert(txn.app_id.clone(), txn);
+        }
+        let changes_files = !entry.adds.is_empty() || !entry.removes.is_empty();
+        if changes_files && !ours {
+            self.files_changed_at = version;
+        }
+        if let Some(files) = &mut self.files {
+            files.apply(&format!("{place}, version {version}"), entry.adds, &entry.removes)?;
         }
         self.version = version;
         Ok(())
@@ -85,6 +100,7 @@ pub(crate) struct Table {
     /// When we last knew the newest version, by the monotonic clock.
     known_at: Duration,
     checkpoints: Checkpoints,
+    with_files: bool,
     /// An earlier put may land yet, or what we believe may be wrong: read anew before the next commit.
     doubtful: bool,
 }
@@ -100,10 +116,28 @@ impl Table {
     ///
     /// Errors: `log.damaged`, `store.*`.
     pub(crate) async fn open(store: Store, environment: Arc<dyn Environment>, checkpoint_every: u64) -> Result<Self> {
+        Self::load(store, environment, checkpoint_every, false).await
+    }
+
+    /// As [`Table::open`], and knows the table's files.
+    pub(crate) async fn open_with_files(
+        store: Store,
+        environment: Arc<dyn Environment>,
+        checkpoint_every: u64,
+    ) -> Result<Self> {
+        Self::load(store, environment, checkpoint_every, true).await
+    }
+
+    async fn load(
+        store: Store,
+        environment: Arc<dyn Environment>,
+        checkpoint_every: u64,
+        with_files: bool,
+    ) -> Result<Self> {
         let known_at = environment.monotonic();
-        let state = load::newest(&store).await?;
+        let state = load::newest(&store, with_files).await?;
         let checkpoints = Checkpoints::new(checkpoint_every, state.as_ref().map_or(0, |s| s.version));
-        Ok(Self { store, environment, state, known_at, checkpoints, doubtful: false })
+        Ok(Self { store, environment, state, known_at, checkpoints, with_files, doubtful: false })
     }
 
     pub(crate) fn store(&self) -> &Store {
