@@ -1,5 +1,7 @@
 //! What a pipeline file says under `sink: delta:`.
 
+use std::collections::BTreeMap;
+
 use millrace_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,7 +17,7 @@ pub enum Mode {
     /// Every row image, pre- and postimages: a change data feed as a table.
     #[default]
     Changelog,
-    /// The current row of each key. Not yet: the next release writes it.
+    /// The current row of each key: a mirror of the source table.
     Upsert,
 }
 
@@ -39,9 +41,18 @@ pub struct DeltaConfig {
     /// Where the tables go: a path, `file://` or `s3://BUCKET/PREFIX`, with `{namespace}` and `{table}` where a table's
     /// name goes: `s3://lake/{namespace}/{table}`. Without them, `/{namespace}/{table}` is appended.
     pub path: String,
-    /// `append`: one row a change. `changelog`: all row images.
+    /// `append`: one row a change. `changelog`: all row images. `upsert`: the current row of each key.
     #[serde(default)]
     pub mode: Mode,
+    /// Of mode `upsert`: the columns that tell the rows of a table apart, by the table's name (`public.orders: [id]`).
+    /// A table that is not named here is told apart by the primary key of its source table.
+    #[serde(default)]
+    pub key: BTreeMap<String, Vec<String>>,
+    /// Of mode `upsert`: bytes of memory for the keys of data files, of all tables together. 13 bytes hold a row; what does
+    /// not fit is read from the files again in every cut.
+    #[serde(default = "defaults::index_memory")]
+    #[schemars(range(min = 1_048_576))]
+    pub index_memory: u64,
     /// Columns by which new tables are partitioned. Rows without one of them become dead letters.
     #[serde(default)]
     pub partition_by: Vec<String>,
@@ -73,6 +84,11 @@ mod defaults {
         128 << 20
     }
 
+    /// 20 million rows.
+    pub(super) fn index_memory() -> u64 {
+        256 << 20
+    }
+
     pub(super) fn checkpoint_interval() -> u64 {
         100
     }
@@ -93,6 +109,8 @@ impl DeltaConfig {
         Self {
             path: path.into(),
             mode: Mode::default(),
+            key: BTreeMap::new(),
+            index_memory: defaults::index_memory(),
             partition_by: Vec::new(),
             target_file_size: defaults::target_file_size(),
             checkpoint_interval: defaults::checkpoint_interval(),
@@ -106,12 +124,7 @@ impl DeltaConfig {
     /// Everything that is wrong with it, without looking at the store.
     pub fn problems(&self) -> Vec<Error> {
         let mut problems = Vec::new();
-        if self.mode == Mode::Upsert {
-            problems.push(
-                Error::config("mode.not_yet", "the mode `upsert` is not written yet")
-                    .hint("use `changelog` or `append`; a view over the changelog gives the current rows"),
-            );
-        }
+        problems.extend(self.key_problems());
         if self.path.trim().is_empty() {
             problems.push(Error::config("store.path", "`path` is empty").hint("s3://BUCKET/PREFIX or a folder"));
         }
@@ -132,6 +145,29 @@ impl DeltaConfig {
         let repeated = self.partition_by.iter().enumerate().find(|(i, c)| self.partition_by[..*i].contains(c));
         if let Some((_, column)) = repeated {
             problems.push(Error::config("delta.partition_by", format!("`partition_by` names `{column}` twice")));
+        }
+        problems
+    }
+
+    fn key_problems(&self) -> Vec<Error> {
+        let problem = |why: String, hint: &str| Error::config("delta.key", why).hint(hint);
+        let mut problems = Vec::new();
+        if self.mode != Mode::Upsert && !self.key.is_empty() {
+            let hint = "set `mode: upsert`, or leave `key` out";
+            problems.push(problem("`key` is of the mode `upsert` alone".into(), hint));
+        }
+        for (table, columns) in &self.key {
+            let repeated = columns.iter().enumerate().find(|(i, c)| columns[..*i].contains(c));
+            if columns.is_empty() {
+                problems.push(problem(format!("the key of {table} has no columns"), "name one or more: `[id]`"));
+            } else if let Some((_, column)) = repeated {
+                problems.push(problem(format!("the key of {table} names `{column}` twice"), "name each column once"));
+            }
+        }
+        if self.index_memory < 1 << 20 {
+            let bytes = self.index_memory;
+            let error = Error::config("delta.index_memory", format!("`index_memory` is {bytes} bytes"));
+            problems.push(error.hint("at least 1 MiB; 13 bytes hold the key of a row"));
         }
         problems
     }

@@ -16,6 +16,7 @@ mod stored_letters;
 mod template;
 #[cfg(test)]
 mod tests;
+mod upsert;
 
 pub use config::{DeltaConfig, Mode, SchemaEvolution};
 pub use records::ObjectRecords;

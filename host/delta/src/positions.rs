@@ -1,6 +1,6 @@
 //! Positions as a table's own commits have them: `txn` actions, one app id a component (I1).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use millrace_core::compare_and_set::{Head, Verdict, decide};
 use millrace_core::position::{Order, SourceKey};
@@ -59,6 +59,16 @@ impl AppIds {
         let (source, component) = id.strip_prefix(&self.prefix)?.rsplit_once('/')?;
         let component = component.parse().ok().filter(|c| *c < Order::COMPONENTS)?;
         Some((SourceKey::try_from(unescaped(source)?).ok()?, component))
+    }
+
+    /// The source tables that ever fed the table, by whichever pipeline and incarnation.
+    pub(crate) fn feeders(txns: &HashMap<String, Txn>) -> BTreeSet<SourceKey> {
+        let source = |id: &String| {
+            let (source, _) = id.strip_prefix("millrace/")?.rsplit_once('/')?;
+            let (_, source) = source.rsplit_once('/')?;
+            SourceKey::try_from(unescaped(source)?).ok()
+        };
+        txns.keys().filter_map(source).collect()
     }
 
     pub(crate) fn head_of(&self, state: Option<&TableState>) -> Head {
@@ -130,6 +140,18 @@ mod tests {
         for other in [AppIds::new("a", "b/c"), AppIds::new("a/b", "d"), AppIds::new("a", "b")] {
             assert_eq!(other.head(&txns), Head::default());
         }
+    }
+
+    #[test]
+    fn the_feeders_of_a_table_are_those_of_all_pipelines() {
+        let (its, other) = (SourceKey::new("public.a/b"), SourceKey::new("public.c"));
+        let (one, two) = (AppIds::new("p", "i"), AppIds::new("q/r", "j"));
+        let at = Order::new(1, 1);
+        let mut txns = stored(one.position_txns(&its, at, 1).chain(two.position_txns(&its, at, 1)));
+        txns.extend(stored([one.epoch_txn(1, 1).unwrap()]));
+        assert_eq!(AppIds::feeders(&txns), [its.clone()].into());
+        txns.extend(stored(two.position_txns(&other, at, 1)));
+        assert_eq!(AppIds::feeders(&txns), [its, other].into());
     }
 
     #[test]

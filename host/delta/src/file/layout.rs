@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field as ArrowField, Schema, SchemaRef};
 use millrace_core::batch::ChangeBatch;
-use millrace_core::schema::TableSchema;
+use millrace_core::schema::{Images, TableName, TableSchema};
 use millrace_core::{Error, Result};
 
 use super::meta::{self, MetaColumns};
@@ -31,6 +32,16 @@ struct Way {
     how: Convert,
 }
 
+/// A column that a batch gives the table.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// The table's.
+    pub name: String,
+    pub cells: ArrayRef,
+    /// Set where the value was not sent.
+    pub unavailable: Option<BooleanBuffer>,
+}
+
 /// The way of the batches of one schema.
 #[derive(Debug)]
 pub(crate) struct Layout {
@@ -52,7 +63,7 @@ pub(crate) struct Layout {
 const REFUSED_IN_NAMES: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
 
 /// A column's name in the table.
-fn table_name_of(column: &str) -> String {
+pub(crate) fn table_name_of(column: &str) -> String {
     column.replace(REFUSED_IN_NAMES, "_")
 }
 
@@ -119,8 +130,7 @@ impl Layout {
         *table = grown;
         let source = Arc::clone(source);
         let arrow = Arc::new(Schema::new(columns.iter().map(arrow_field).collect::<Vec<_>>()));
-        let floats =
-            (0..columns.len()).filter(|i| matches!(columns[*i].ty, DeltaType::Float | DeltaType::Double)).collect();
+        let floats = floats(&columns);
         Ok(Ok(Self { source, columns, arrow, ways, partition, floats, names, meta: Some(meta) }))
     }
 
@@ -144,6 +154,43 @@ impl Layout {
         }
     }
 
+    /// Rows that are in the table's types already. `partition_by`: columns that are in the path, not in the file.
+    pub(crate) fn whole(fields: &[Field], partition_by: &[String]) -> Self {
+        let (inside, outside): (Vec<Field>, Vec<Field>) =
+            fields.iter().cloned().partition(|f| !partition_by.contains(&f.name));
+        let mut partition: Vec<_> = outside.into_iter().map(|f| (f, 0, Convert::Same)).collect();
+        partition.sort_by_key(|(field, ..)| partition_by.iter().position(|p| *p == field.name));
+        Self {
+            source: Arc::new(TableSchema::new(TableName::new("", ""), Vec::new(), Images::None)),
+            arrow: Arc::new(Schema::new(inside.iter().map(arrow_field).collect::<Vec<_>>())),
+            floats: floats(&inside),
+            columns: inside,
+            ways: Vec::new(),
+            partition,
+            names: Vec::new(),
+            meta: None,
+        }
+    }
+
+    /// Every column that the batch gives the table, converted, with the bits of values that were not sent; those by
+    /// which the table is partitioned among them.
+    pub(crate) fn cells(&self, batch: &ChangeBatch) -> Result<Vec<Given>> {
+        let ways = self.ways.iter().zip(&self.columns).map(|(way, field)| (field, way.input, &way.how));
+        let partition = self.partition.iter().map(|(field, input, how)| (field, *input, how));
+        let mut given = Vec::with_capacity(self.columns.len() + self.partition.len());
+        for (field, input, how) in ways.chain(partition) {
+            let cells = convert(&batch.columns[input], how)?;
+            given.push(Given { name: field.name.clone(), cells, unavailable: batch.unavailable[input].clone() });
+        }
+        if let Some(meta) = self.meta {
+            let mut arrays = Vec::new();
+            meta.append(batch, &self.names, &mut arrays);
+            let named = meta.fields().into_iter().zip(arrays);
+            given.extend(named.map(|(field, cells)| Given { name: field.name, cells, unavailable: None }));
+        }
+        Ok(given)
+    }
+
     /// The batch as the file has it. `rows` of it stay the same in number and order.
     pub(crate) fn convert(&self, batch: &ChangeBatch) -> Result<RecordBatch> {
         let mut arrays = Vec::with_capacity(self.columns.len());
@@ -164,6 +211,10 @@ impl Layout {
             }
         }
     }
+}
+
+fn floats(columns: &[Field]) -> Vec<usize> {
+    (0..columns.len()).filter(|i| matches!(columns[*i].ty, DeltaType::Float | DeltaType::Double)).collect()
 }
 
 fn has_nan(cells: &ArrayRef) -> bool {
@@ -240,7 +291,7 @@ pub(crate) use meta::POSITION;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millrace_core::schema::{Column, ColumnType, Images, TableName};
+    use millrace_core::schema::{Column, ColumnType};
 
     fn source(columns: Vec<Column>) -> Arc<TableSchema> {
         Arc::new(TableSchema::new(TableName::new("public", "t"), columns, Images::Full))
@@ -251,7 +302,7 @@ mod tests {
         columns: Vec<Column>,
         evolution: SchemaEvolution,
     ) -> Result<Result<Layout, Misfit>> {
-        Layout::plan(&source(columns), table, &[], evolution, MetaColumns { change_type: true })
+        Layout::plan(&source(columns), table, &[], evolution, MetaColumns { change_type: true, unavailable: true })
     }
 
     #[test]

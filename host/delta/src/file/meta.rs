@@ -25,6 +25,8 @@ pub(crate) const CHANGE_TYPE: &str = "_millrace_change_type";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MetaColumns {
     pub change_type: bool,
+    /// The names of values that were not sent; a table of current rows has them all.
+    pub unavailable: bool,
 }
 
 impl MetaColumns {
@@ -34,7 +36,9 @@ impl MetaColumns {
         if self.change_type {
             fields.push(Field::new(CHANGE_TYPE, DeltaType::Text));
         }
-        fields.push(Field::new(UNAVAILABLE, DeltaType::TextList));
+        if self.unavailable {
+            fields.push(Field::new(UNAVAILABLE, DeltaType::TextList));
+        }
         fields
     }
 
@@ -46,7 +50,9 @@ impl MetaColumns {
         if self.change_type {
             arrays.push(change_types(&batch.change_types));
         }
-        arrays.push(unavailable(batch, names));
+        if self.unavailable {
+            arrays.push(unavailable(batch, names));
+        }
     }
 }
 

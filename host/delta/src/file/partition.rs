@@ -39,7 +39,7 @@ pub(crate) fn split(layout: &Layout, batch: &ChangeBatch) -> Result<Vec<(Key, Ve
     Ok(found)
 }
 
-fn value(cells: &ArrayRef, row: usize) -> Result<Option<String>> {
+pub(crate) fn value(cells: &ArrayRef, row: usize) -> Result<Option<String>> {
     if cells.is_null(row) {
         return Ok(None);
     }

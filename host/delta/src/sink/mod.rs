@@ -2,6 +2,7 @@
 
 mod staging;
 mod table;
+mod upserting;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use millrace_core::{Error, Result, letters};
 
 use self::staging::kept;
 use self::table::{SinkTable, StagedTable};
-use crate::config::DeltaConfig;
+use crate::config::{DeltaConfig, Mode};
 use crate::file::layout::{Layout, Misfit};
 use crate::file::meta::MetaColumns;
 use crate::log::Table;
@@ -29,6 +30,8 @@ use crate::provenance::ProvenanceTable;
 use crate::records::ObjectRecords;
 use crate::store::{Store, safe_name};
 use crate::template::Template;
+use crate::upsert::Refused;
+use crate::upsert::index::KeyCache;
 
 pub(crate) use table::uuid_text;
 
@@ -48,6 +51,8 @@ pub(crate) struct Owner {
     pub log_retention_hours: u64,
     pub deleted_file_retention_hours: u64,
     pub stores_all_positions: bool,
+    /// Tables hold current rows.
+    pub upsert: bool,
 }
 
 /// A batch whose fate is not settled yet: a sister of the same changes may be refused.
@@ -80,6 +85,10 @@ pub struct DeltaSink {
     /// As dead letters: a commit stores every position of its cut, that of each earlier cut included (I5), not only those
     /// of the source tables that have letters in it.
     stores_all_positions: bool,
+    /// Of mode `upsert`: the keys of data files.
+    cache: Option<Arc<KeyCache>>,
+    /// Of mode `upsert`: changes of the cut under way that are letters.
+    letters: Refused,
 }
 
 impl std::fmt::Debug for DeltaSink {
@@ -125,6 +134,9 @@ impl DeltaSink {
         let own = base.at(&format!("_millrace/{}", safe_name(pipeline)))?;
         Ok(Self {
             records: Arc::new(ObjectRecords::new(own, Arc::clone(&environment))),
+            cache: (config.mode == Mode::Upsert)
+                .then(|| Arc::new(KeyCache::new(usize::try_from(config.index_memory).unwrap_or(usize::MAX)))),
+            letters: Refused::new(),
             config,
             pipeline: pipeline.to_owned(),
             template,
@@ -155,7 +167,8 @@ impl DeltaSink {
     }
 
     fn meta(&self) -> MetaColumns {
-        MetaColumns { change_type: true }
+        let changes = self.cache.is_none();
+        MetaColumns { change_type: changes, unavailable: changes }
     }
 
     fn owner(&self) -> Result<&Owner> {
@@ -186,7 +199,7 @@ impl DeltaSink {
 
     async fn open(&mut self, name: &TableName) -> Result<Table> {
         let store = self.claim_folder(name)?;
-        Table::open(store, Arc::clone(&self.environment), self.config.checkpoint_interval).await
+        open_table(store, &self.environment, &self.config).await
     }
 
     /// A table that no record names yet.
@@ -199,7 +212,7 @@ impl DeltaSink {
             return Err(Error::halt("position.gap", format!("{} holds positions of this pipeline, and its resume record does not name it", table.place()))
                 .hint("the record was lost or belongs to another run: restore it, or start under a new pipeline name with a new snapshot"));
         }
-        let table = SinkTable::new(table, found, &self.config)?;
+        let table = SinkTable::new(table, found, &self.config, self.cache.as_ref())?;
         self.tables.insert(name.clone(), table);
         Ok(())
     }
@@ -265,6 +278,7 @@ impl Sink for DeltaSink {
         self.held.clear();
         self.refused.clear();
         self.refusals.clear();
+        self.letters.clear();
         if !self.probed {
             self.base.probe_conditional_put(&format!("_millrace/probe-{:016x}", self.environment.random())).await?;
             self.probed = true;
@@ -277,14 +291,19 @@ impl Sink for DeltaSink {
             log_retention_hours: self.config.log_retention_hours,
             deleted_file_retention_hours: self.config.deleted_file_retention_hours,
             stores_all_positions: self.stores_all_positions,
+            upsert: self.cache.is_some(),
         };
         let mut stores = Vec::with_capacity(claim.tables.len());
         for name in &claim.tables {
             stores.push((name.clone(), self.claim_folder(name)?));
         }
-        let (config, environment, meta) = (&self.config, &self.environment, self.meta());
-        let fenced =
-            stream::iter(stores).map(|(name, store)| fence_table(name, store, &owner, config, (environment, meta)));
+        let with = Fencing {
+            config: &self.config,
+            environment: &self.environment,
+            cache: self.cache.as_ref(),
+            meta: self.meta(),
+        };
+        let fenced = stream::iter(stores).map(|(name, store)| fence_table(name, store, &owner, with));
         let fenced: Vec<(TableName, SinkTable)> = fenced.buffered(MAX_AT_ONCE).try_collect().await?;
         let stored = fenced.iter().map(|(name, table)| (name.clone(), table.head.positions.clone())).collect();
         self.tables.extend(fenced);
@@ -306,6 +325,7 @@ impl Sink for DeltaSink {
         let meta = self.meta();
         let table = self.tables.get_mut(&name).ok_or_else(|| Error::bug("an opened table is gone"))?;
         match table.layout(&batch.schema, &self.config, meta)? {
+            Ok(layout) if table.upserts.is_some() => self.write_rows(name, layout, batch),
             Ok(layout) => {
                 self.held.push(Held { table: name, layout, batch });
                 Ok(())
@@ -318,8 +338,11 @@ impl Sink for DeltaSink {
         self.settle_held().await?;
         let tables = stream::iter(self.tables.values_mut().map(Ok));
         tables.try_for_each_concurrent(MAX_AT_ONCE, SinkTable::finish).await?;
+        if self.cache.is_some() {
+            self.prepare_rows(cut).await?;
+        }
         let created = |(name, table): (&TableName, &SinkTable)| {
-            (table.table.state().is_none() && !table.staging.is_empty()).then(|| name.clone())
+            (table.table.state().is_none() && !table.is_empty()).then(|| name.clone())
         };
         let manifest = if cut.is_snapshot() { Some(self.manifest(cut)?) } else { None };
         Ok(Prepared {
@@ -331,10 +354,13 @@ impl Sink for DeltaSink {
 
     async fn commit(&mut self, cut: &Cut) -> Result<()> {
         let owner = self.owner.as_ref().ok_or_else(|| Error::bug("the delta sink commits before its fence"))?;
-        let commits: Vec<_> = self.tables.values_mut().map(|table| table.commit(cut, owner)).collect();
+        let letters = &self.letters;
+        let commits: Vec<_> = self.tables.values_mut().map(|table| table.commit_any(cut, owner, letters)).collect();
         // Every table gets its chance; the first error is the answer.
         let answers: Vec<Result<()>> = stream::iter(commits).buffered(MAX_AT_ONCE).collect().await;
-        answers.into_iter().collect()
+        answers.into_iter().collect::<Result<()>>()?;
+        self.letters.clear();
+        Ok(())
     }
 
     async fn recommit(&mut self, manifest: &str) -> Result<()> {
@@ -395,20 +421,37 @@ impl DeltaSink {
     }
 }
 
+/// What fencing a table needs of the sink.
+#[derive(Clone, Copy)]
+struct Fencing<'a> {
+    config: &'a DeltaConfig,
+    environment: &'a Arc<dyn Environment>,
+    cache: Option<&'a Arc<KeyCache>>,
+    meta: MetaColumns,
+}
+
 async fn fence_table(
     name: TableName,
     store: Store,
     owner: &Owner,
-    config: &DeltaConfig,
-    (environment, meta): (&Arc<dyn Environment>, MetaColumns),
+    with: Fencing<'_>,
 ) -> Result<(TableName, SinkTable)> {
-    let mut table = Table::open(store, Arc::clone(environment), config.checkpoint_interval).await?;
+    let mut table = open_table(store, with.environment, with.config).await?;
     if owner.ids.head_of(table.state()) != Head::default() {
         table.check_not_rewound(&owner.pipeline).await?;
     }
     if let Some(state) = table.state() {
-        crate::log::features::check_writable(&table.place(), &state.protocol, &state.metadata, &state.schema)?;
+        table::check_state(&table.place(), state, owner.upsert)?;
     }
-    let head = SinkTable::fence(&mut table, owner, meta).await?;
-    Ok((name, SinkTable::new(table, head, config)?))
+    let head = SinkTable::fence(&mut table, owner, with.meta).await?;
+    Ok((name, SinkTable::new(table, head, with.config, with.cache)?))
+}
+
+async fn open_table(store: Store, environment: &Arc<dyn Environment>, config: &DeltaConfig) -> Result<Table> {
+    let (environment, every) = (Arc::clone(environment), config.checkpoint_interval);
+    if config.mode == Mode::Upsert {
+        Table::open_with_files(store, environment, every).await
+    } else {
+        Table::open(store, environment, every).await
+    }
 }

@@ -16,13 +16,17 @@ use super::staging::Staging;
 use crate::config::DeltaConfig;
 use crate::file::layout::{Layout, Misfit};
 use crate::file::meta::MetaColumns;
-use crate::log::actions::{Action, Add, Format, Metadata};
+use crate::log::actions::{Action, Add, Format, Metadata, Protocol};
 use crate::log::schema::DeltaSchema;
 use crate::log::{Step, Table, TableState, features};
 use crate::positions::compare;
+use crate::upsert::Upserts;
+use crate::upsert::index::KeyCache;
 
 /// Set in a table that the fence made from its name alone: its first rows give it columns and partitions.
 const SHELL: &str = "millrace.shell";
+/// Others changed files between our plan and our commit: what was planned may miss rows.
+pub(super) const FILES_CHANGED: &str = "table.files_changed";
 /// Forms of rows that are remembered for a table; routed tables make new ones now and then.
 const MAX_LAYOUTS: usize = 64;
 
@@ -36,6 +40,9 @@ pub(crate) struct StagedTable {
     pub adds: Vec<Add>,
     pub positions: BTreeMap<SourceKey, Order>,
     pub rows: u64,
+    /// Key columns, in mode `upsert`.
+    #[serde(default)]
+    pub key: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -44,10 +51,14 @@ pub(crate) struct SinkTable {
     /// Where this host continues from.
     pub head: Head,
     /// The table's columns, with those that the cut under way adds.
-    schema: DeltaSchema,
-    partition_by: Vec<String>,
+    pub(super) schema: DeltaSchema,
+    pub(super) partition_by: Vec<String>,
     layouts: Vec<Arc<Layout>>,
     pub staging: Staging,
+    /// Of mode `upsert`.
+    pub upserts: Option<Upserts>,
+    /// Bytes at which a file of current rows ends.
+    pub target_size: u64,
     /// Row images committed by this host.
     pub committed: u64,
 }
@@ -56,12 +67,22 @@ fn is_shell(state: &TableState) -> bool {
     state.metadata.property(SHELL) == Some("true")
 }
 
+/// Refuses a table that could be broken, or that holds something else than the mode keeps.
+pub(crate) fn check_state(place: &str, state: &TableState, upsert: bool) -> Result<()> {
+    features::check_writable(place, &state.protocol, &state.metadata, &state.schema)?;
+    if upsert {
+        features::check_upsertable(place, &state.protocol, &state.metadata, &state.schema)
+    } else {
+        features::check_appendable(place, &state.metadata)
+    }
+}
+
 impl SinkTable {
-    /// Errors: `table.unsupported` (halt).
-    pub(crate) fn new(table: Table, head: Head, config: &DeltaConfig) -> Result<Self> {
+    /// `cache`: in mode `upsert`. Errors: `table.unsupported`, `table.other_mode`, `table.no_deletion_vectors` (halt).
+    pub(crate) fn new(table: Table, head: Head, config: &DeltaConfig, cache: Option<&Arc<KeyCache>>) -> Result<Self> {
         let (schema, partition_by) = match table.state() {
             Some(state) => {
-                features::check_writable(&table.place(), &state.protocol, &state.metadata, &state.schema)?;
+                check_state(&table.place(), state, cache.is_some())?;
                 if is_shell(state) {
                     (DeltaSchema::default(), config.partition_by.clone())
                 } else {
@@ -70,7 +91,17 @@ impl SinkTable {
             }
             None => (DeltaSchema::default(), config.partition_by.clone()),
         };
-        Ok(Self { table, head, schema, partition_by, layouts: Vec::new(), staging: Staging::default(), committed: 0 })
+        Ok(Self {
+            table,
+            head,
+            schema,
+            partition_by,
+            layouts: Vec::new(),
+            staging: Staging::default(),
+            upserts: cache.map(|cache| Upserts::new(Arc::clone(cache))),
+            target_size: config.target_file_size,
+            committed: 0,
+        })
     }
 
     /// The way of batches of this schema into the table; grows the table's columns where the policy allows it.
@@ -86,6 +117,9 @@ impl SinkTable {
             return Ok(Ok(Arc::clone(layout)));
         }
         let planned = Layout::plan(source, &mut self.schema, &self.partition_by, config.schema_evolution, meta)?;
+        if planned.is_ok() {
+            self.set_key(source, config)?;
+        }
         Ok(planned.map(|layout| {
             if self.layouts.len() >= MAX_LAYOUTS {
                 self.layouts.clear();
@@ -117,11 +151,12 @@ impl SinkTable {
             adds: self.staging.adds.clone(),
             positions: self.new_positions(cut, owner)?,
             rows: self.staging.rows,
+            key: self.upserts.as_ref().map_or(Vec::new(), |u| u.key().to_vec()),
         }))
     }
 
     /// The end of the cut, for each source table that has rows here.
-    fn new_positions(&self, cut: &Cut, owner: &Owner) -> Result<BTreeMap<SourceKey, Order>> {
+    pub(super) fn new_positions(&self, cut: &Cut, owner: &Owner) -> Result<BTreeMap<SourceKey, Order>> {
         if owner.stores_all_positions {
             let mut all = cut.last.clone();
             all.extend(cut.snapshot.iter().map(|(source, order)| (source.clone(), *order)));
@@ -143,17 +178,24 @@ impl SinkTable {
         }
         let positions = self.new_positions(cut, owner)?;
         let staging = std::mem::take(&mut self.staging);
-        self.commit_files(staging.adds, positions, owner).await?;
-        self.committed += staging.rows;
-        metrics::counter!("millrace_delta_rows_total", "table" => self.table.place()).increment(staging.rows);
+        let adds = staging.adds.into_iter().map(Action::Add).collect();
+        self.commit_files(adds, positions, owner, None).await?;
+        self.note_rows(staging.rows);
         Ok(())
     }
 
-    async fn commit_files(
+    pub(super) fn note_rows(&mut self, rows: u64) {
+        self.committed += rows;
+        metrics::counter!("millrace_delta_rows_total", "table" => self.table.place()).increment(rows);
+    }
+
+    /// `files_at`: the version at which others changed files last, where the plan depends on the table's files.
+    pub(super) async fn commit_files(
         &mut self,
-        adds: Vec<Add>,
+        files: Vec<Action>,
         positions: BTreeMap<SourceKey, Order>,
         owner: &Owner,
+        files_at: Option<Option<u64>>,
     ) -> Result<()> {
         let now = self.table.now_millis();
         let mut actions = self.schema_actions(owner)?;
@@ -163,7 +205,7 @@ impl SinkTable {
         for (source, order) in &positions {
             actions.extend(owner.ids.position_txns(source, *order, now).map(Action::Txn));
         }
-        actions.extend(adds.into_iter().map(Action::Add));
+        actions.extend(files);
         let place = self.table.place();
         let planned_at = self.table.state().map(|s| s.changed_at);
         let continues_from = Head { epoch: owner.epoch, positions: self.head.positions.clone() };
@@ -175,9 +217,13 @@ impl SinkTable {
                     format!("{place}: others changed its columns or properties"),
                 ));
             }
+            if files_at.is_some_and(|planned| planned != state.map(|s| s.files_changed_at)) {
+                return Err(Error::reload(FILES_CHANGED, format!("{place}: others added or removed files")));
+            }
             Ok(Step::Commit)
         };
-        self.table.commit("WRITE", &owner.pipeline, actions, &check).await?;
+        let operation = if files_at.is_some() { "MERGE" } else { "WRITE" };
+        self.table.commit(operation, &owner.pipeline, actions, &check).await?;
         self.head.epoch = owner.epoch;
         self.head.positions.extend(positions);
         Ok(())
@@ -187,7 +233,8 @@ impl SinkTable {
     fn schema_actions(&self, owner: &Owner) -> Result<Vec<Action>> {
         let Some(state) = self.table.state() else {
             let metadata = new_metadata(&self.table, &self.schema, &self.partition_by, owner);
-            return Ok(vec![Action::Protocol(features::minimal_protocol(&self.schema)), Action::MetaData(metadata)]);
+            let metadata = self.with_key(metadata);
+            return Ok(vec![Action::Protocol(new_protocol(&self.schema, owner)), Action::MetaData(metadata)]);
         };
         if state.schema == self.schema && !is_shell(state) {
             return Ok(Vec::new());
@@ -196,6 +243,7 @@ impl SinkTable {
         if is_shell(state) {
             metadata.configuration.remove(SHELL);
             metadata.partition_columns.clone_from(&self.partition_by);
+            metadata = self.with_key(metadata);
         }
         let upgrade = features::upgraded_protocol(&state.protocol, &self.schema);
         Ok(upgrade.map(Action::Protocol).into_iter().chain([Action::MetaData(metadata)]).collect())
@@ -212,7 +260,7 @@ impl SinkTable {
             let schema = DeltaSchema { fields: meta.fields() };
             let mut metadata = new_metadata(table, &schema, &[], owner);
             metadata.configuration.insert(SHELL.into(), Some("true".into()));
-            actions.insert(0, Action::Protocol(features::minimal_protocol(&schema)));
+            actions.insert(0, Action::Protocol(new_protocol(&schema, owner)));
             actions.insert(1, Action::MetaData(metadata));
         }
         let creating = table.state().is_none();
@@ -251,21 +299,32 @@ impl SinkTable {
             }
         }
         if self.table.state().is_none_or(is_shell) {
-            self.partition_by = staged.partition_by;
+            self.partition_by.clone_from(&staged.partition_by);
         }
-        self.commit_files(staged.adds, staged.positions, owner).await?;
+        if self.upserts.is_some() {
+            return self.recommit_rows(staged, owner).await;
+        }
+        let adds = staged.adds.into_iter().map(Action::Add).collect();
+        self.commit_files(adds, staged.positions, owner, None).await?;
         self.committed += staged.rows;
         Ok(())
     }
 }
 
+fn new_protocol(schema: &DeltaSchema, owner: &Owner) -> Protocol {
+    if owner.upsert { features::upsert_protocol(schema) } else { features::minimal_protocol(schema) }
+}
+
 /// The metadata of a new table. Retentions are set in hours; that of `txn` never is: our positions would be forgotten.
 fn new_metadata(table: &Table, schema: &DeltaSchema, partition_by: &[String], owner: &Owner) -> Metadata {
     let hours = |n: u64| Some(format!("interval {n} hours"));
-    let configuration = BTreeMap::from([
+    let mut configuration = BTreeMap::from([
         ("delta.logRetentionDuration".to_owned(), hours(owner.log_retention_hours)),
         ("delta.deletedFileRetentionDuration".to_owned(), hours(owner.deleted_file_retention_hours)),
     ]);
+    if owner.upsert {
+        configuration.extend(features::upsert_properties());
+    }
     Metadata {
         id: uuid_text(&table.random_id()),
         name: None,

@@ -3,8 +3,10 @@
 mod exactly_once;
 mod faults;
 mod foreign;
+mod mirror;
 mod modes;
 mod readers;
 mod s3;
 mod schemas;
 mod support;
+mod upsert_property;

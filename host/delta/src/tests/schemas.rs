@@ -146,7 +146,10 @@ async fn partitions_are_folders_and_odd_values_survive() {
 #[test]
 fn what_can_not_work_is_said_before_anything_starts() {
     for (change, code) in [
-        ((|c: &mut DeltaConfig| c.mode = Mode::Upsert) as fn(&mut DeltaConfig), "mode.not_yet"),
+        ((|c: &mut DeltaConfig| c.index_memory = 1) as fn(&mut DeltaConfig), "delta.index_memory"),
+        (|c| c.key = [("t".to_owned(), vec!["id".to_owned()])].into(), "delta.key"),
+        (|c| (c.mode, c.key) = (Mode::Upsert, [("t".to_owned(), vec![])].into()), "delta.key"),
+        (|c| (c.mode, c.key) = (Mode::Upsert, [("t".to_owned(), vec!["a".into(), "a".into()])].into()), "delta.key"),
         (|c| c.path = "/l/{schema}".into(), "delta.path"),
         (|c| c.path = String::new(), "store.path"),
         (|c| c.target_file_size = 1, "delta.target_file_size"),

@@ -1,0 +1,413 @@
+//! The changes of a cut, folded by key: what becomes of each key, column by column.
+//!
+//! A preimage or a delete takes its key out, an insert or a postimage puts its key in; what the image of a change does not
+//! have comes from the state before it, which may be an earlier image of the cut or the row that the table has now.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use millrace_core::batch::{ChangeBatch, ChangeType};
+use millrace_core::position::{Order, SourceKey};
+
+use super::keys::Keys;
+use crate::file::layout::Given;
+use crate::log::schema::Field;
+
+/// A batch of the cut, in the table's types.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// As it came to the sink.
+    pub batch: ChangeBatch,
+    pub columns: Vec<Given>,
+    pub keys: Keys,
+}
+
+/// Changes that are letters.
+pub(crate) type Refused = HashSet<(SourceKey, Order)>;
+
+/// A row of a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct At {
+    pub part: u32,
+    pub row: u32,
+}
+
+/// Where the value of a column comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Cell(At),
+    /// The row that the table has under this key, an index into [`Folded::keys`].
+    Stored(u32),
+    /// Nowhere: the row was taken out before.
+    Lost,
+}
+
+/// A row to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub at: At,
+    /// Columns of the table whose value is not that of `at`.
+    pub patches: Vec<(u32, Source)>,
+    /// The changes that it is made of, the newest last: part and change.
+    pub chain: Vec<(u32, u32)>,
+}
+
+impl Image {
+    fn source(&self, column: u32) -> Source {
+        let patch = self.patches.iter().find(|(c, _)| *c == column);
+        patch.map_or(Source::Cell(self.at), |(_, source)| *source)
+    }
+}
+
+/// What becomes of a key.
+#[derive(Clone, Debug)]
+pub(crate) enum Fate {
+    Gone,
+    Row(Image),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Folded {
+    /// Every row that the table has goes.
+    pub truncated: bool,
+    pub keys: Vec<Box<[u8]>>,
+    /// One a key.
+    pub fates: Vec<Fate>,
+    /// Row images that were not refused.
+    pub images: u64,
+}
+
+/// What is known of a key before a change.
+#[derive(Clone)]
+enum Before {
+    /// Nothing of it in this cut: the table decides.
+    Untouched,
+    Gone,
+    Row(Image),
+}
+
+struct Folding<'a> {
+    parts: &'a [Part],
+    fields: &'a [Field],
+    /// For each part, where a column of the table is among its columns.
+    places: Vec<Arc<[Option<u32>]>>,
+    ids: HashMap<Box<[u8]>, u32>,
+    folded: Folded,
+}
+
+/// `fields`: of the table.
+pub(crate) fn fold(parts: &[Part], fields: &[Field], refused: &Refused) -> Folded {
+    let places = parts.iter().map(|part| places(part, fields)).collect();
+    let mut folding = Folding { parts, fields, places, ids: HashMap::new(), folded: Folded::default() };
+    let mut first = 0;
+    while first < parts.len() {
+        let origin = &parts[first].batch.origin;
+        let together = parts[first..].iter().take_while(|p| Arc::ptr_eq(&p.batch.origin, origin)).count();
+        folding.origin(first..first + together, refused);
+        first += together;
+    }
+    folding.folded
+}
+
+/// Where each column of the table is in a part.
+pub(crate) fn places(part: &Part, fields: &[Field]) -> Arc<[Option<u32>]> {
+    fields.iter().map(|f| part.columns.iter().position(|c| c.name == f.name).map(|i| i as u32)).collect()
+}
+
+impl Folding<'_> {
+    /// Batches of the same changes are gone through together: their order is that of the changes.
+    fn origin(&mut self, range: std::ops::Range<usize>, refused: &Refused) {
+        let parts = self.parts;
+        let mut next: Vec<usize> = vec![0; range.len()];
+        loop {
+            let heads = range.clone().zip(&next).filter_map(|(part, row)| parts[part].batch.changes.get(*row));
+            let Some(change) = heads.min().copied() else { return };
+            let mut images = Vec::new();
+            for (part, row) in range.clone().zip(next.iter_mut()) {
+                let batch = &parts[part].batch;
+                while batch.changes.get(*row) == Some(&change) {
+                    images.push(At { part: part as u32, row: *row as u32 });
+                    *row += 1;
+                }
+            }
+            let origin = &parts[range.start].batch.origin;
+            let letter =
+                !refused.is_empty() && refused.contains(&(origin.source.clone(), origin.orders[change as usize]));
+            if !letter {
+                self.change(&images);
+            }
+        }
+    }
+
+    fn kind(&self, at: At) -> ChangeType {
+        self.parts[at.part as usize].batch.change_types[at.row as usize]
+    }
+
+    fn change(&mut self, images: &[At]) {
+        self.folded.images += images.len() as u64;
+        if images.iter().any(|at| self.kind(*at) == ChangeType::Truncate) {
+            self.ids.clear();
+            self.folded = Folded { truncated: true, images: self.folded.images, ..Folded::default() };
+            return;
+        }
+        let mut before: Vec<(At, u32, Before)> = Vec::new();
+        let mut after: Vec<(At, u32)> = Vec::new();
+        for at in images {
+            let id = self.id(*at);
+            match self.kind(*at) {
+                ChangeType::UpdatePreimage | ChangeType::Delete => before.push((*at, id, self.before(id))),
+                ChangeType::Insert | ChangeType::UpdatePostimage => after.push((*at, id)),
+                ChangeType::Truncate => {}
+            }
+        }
+        for (_, id, _) in &before {
+            self.folded.fates[*id as usize] = Fate::Gone;
+        }
+        let posts = after.len();
+        for (place, (at, id)) in after.into_iter().enumerate() {
+            let same_key = before.iter().find(|(_, old, _)| *old == id);
+            let pair = same_key.or_else(|| before.get(place).filter(|_| before.len() == posts));
+            let image = match pair {
+                Some((pre, old, state)) => self.image(at, *old, state, Some(*pre)),
+                // A key that only this change touched is new in `ids`: the table decides.
+                None => {
+                    let state = self.before(id);
+                    self.image(at, id, &state, None)
+                }
+            };
+            self.folded.fates[id as usize] = Fate::Row(image);
+        }
+    }
+
+    /// The key's index; a key that was not touched yet has no fate of its own before it is asked for.
+    fn id(&mut self, at: At) -> u32 {
+        let key = self.parts[at.part as usize].keys.get(at.row as usize);
+        if let Some(id) = self.ids.get(key) {
+            return *id;
+        }
+        let id = self.folded.keys.len() as u32;
+        self.folded.keys.push(key.into());
+        self.ids.insert(key.into(), id);
+        let untouched = Image { at, patches: Vec::new(), chain: Vec::new() };
+        self.folded.fates.push(Fate::Row(untouched));
+        id
+    }
+
+    fn before(&self, id: u32) -> Before {
+        match &self.folded.fates[id as usize] {
+            Fate::Gone => Before::Gone,
+            // No change made it: it was put there by `id` just now.
+            Fate::Row(image) if image.chain.is_empty() => {
+                if self.folded.truncated {
+                    Before::Gone
+                } else {
+                    Before::Untouched
+                }
+            }
+            Fate::Row(image) => Before::Row(image.clone()),
+        }
+    }
+
+    fn unavailable(&self, at: At, column: usize) -> bool {
+        let Some(place) = self.places[at.part as usize][column] else { return false };
+        let bits = &self.parts[at.part as usize].columns[place as usize].unavailable;
+        bits.as_ref().is_some_and(|bits| bits.value(at.row as usize))
+    }
+
+    fn image(&self, at: At, old: u32, state: &Before, pre: Option<At>) -> Image {
+        let change = self.parts[at.part as usize].batch.changes[at.row as usize];
+        let mut image = Image { at, patches: Vec::new(), chain: Vec::new() };
+        let mut leans = false;
+        if self.parts[at.part as usize].columns.iter().any(|c| c.unavailable.is_some()) {
+            for column in (0..self.fields.len()).filter(|c| self.unavailable(at, *c)) {
+                let sent = pre
+                    .filter(|pre| self.places[pre.part as usize][column].is_some() && !self.unavailable(*pre, column));
+                let source = match (sent, state) {
+                    (Some(pre), _) => Source::Cell(pre),
+                    (None, Before::Untouched) => Source::Stored(old),
+                    (None, Before::Gone) => Source::Lost,
+                    (None, Before::Row(earlier)) => {
+                        leans = true;
+                        earlier.source(column as u32)
+                    }
+                };
+                image.patches.push((column as u32, source));
+            }
+        }
+        if let (true, Before::Row(earlier)) = (leans, state) {
+            image.chain.clone_from(&earlier.chain);
+        }
+        image.chain.push((at.part, change));
+        image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::schema::DeltaType;
+    use crate::upsert::keys::KeyForm;
+    use arrow_array::{ArrayRef, Int64Array, StringArray};
+    use arrow_buffer::BooleanBuffer;
+    use millrace_core::batch::Changes;
+    use millrace_core::schema::{Column, ColumnType, Images, TableName, TableSchema};
+
+    /// Change, type, key, value; `None` for a value that was not sent.
+    type Row = (u32, ChangeType, i64, Option<&'static str>);
+
+    fn part(origin: &Arc<Changes>, rows: &[Row]) -> Part {
+        let columns = vec![Column::new("id", ColumnType::Int64).key(), Column::new("v", ColumnType::Text)];
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.2)));
+        let values: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.3)));
+        let bits: BooleanBuffer = rows.iter().map(|r| r.3.is_none()).collect();
+        let form = KeyForm { fields: fields()[..1].to_vec() };
+        let column = |name: &str, cells: &ArrayRef, unavailable| Given {
+            name: name.into(),
+            cells: Arc::clone(cells),
+            unavailable,
+        };
+        Part {
+            keys: form.encode(std::slice::from_ref(&ids)).unwrap(),
+            columns: vec![column("id", &ids, None), column("v", &values, Some(bits.clone()))],
+            batch: ChangeBatch {
+                schema: Arc::new(TableSchema::new(TableName::new("s", "t"), columns, Images::Full)),
+                origin: Arc::clone(origin),
+                change_types: rows.iter().map(|r| r.1).collect(),
+                changes: rows.iter().map(|r| r.0).collect(),
+                columns: vec![ids, values],
+                unavailable: vec![None, Some(bits)],
+            },
+        }
+    }
+
+    fn fields() -> Vec<Field> {
+        vec![Field::new("id", DeltaType::Long), Field::new("v", DeltaType::Text)]
+    }
+
+    fn origin() -> Arc<Changes> {
+        Arc::new(Changes {
+            source: SourceKey::new("s.t"),
+            snapshot: false,
+            orders: (1..=20).map(|n| Order::new(n, 1)).collect(),
+            commit_times: vec![0; 20],
+            rejects: Vec::new(),
+        })
+    }
+
+    /// For each key: what its value is, as text.
+    fn outcome(parts: &[Part], refused: &Refused) -> Vec<(i64, String)> {
+        let folded = fold(parts, &fields(), refused);
+        let value = |source: Source| match source {
+            Source::Cell(at) => {
+                let cells = parts[at.part as usize].columns[1].cells.as_any().downcast_ref::<StringArray>().unwrap();
+                cells.value(at.row as usize).to_owned()
+            }
+            Source::Stored(key) => format!("stored of {}", id(&folded.keys[key as usize])),
+            Source::Lost => "lost".into(),
+        };
+        fn id(key: &[u8]) -> i64 {
+            (u64::from_be_bytes(key.try_into().unwrap()) ^ 1 << 63) as i64
+        }
+        let mut all: Vec<(i64, String)> = folded
+            .keys
+            .iter()
+            .zip(&folded.fates)
+            .map(|(key, fate)| {
+                let text = match fate {
+                    Fate::Gone => "gone".to_owned(),
+                    Fate::Row(image) => value(image.source(1)),
+                };
+                (id(key), text)
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    #[track_caller]
+    fn check(rows: &[Row], expected: &[(i64, &str)]) {
+        let found = outcome(&[part(&origin(), rows)], &Refused::new());
+        let found: Vec<(i64, &str)> = found.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+
+    use ChangeType::{Delete, Insert, Truncate, UpdatePostimage as Post, UpdatePreimage as Pre};
+
+    #[test]
+    fn the_last_image_of_a_key_counts() {
+        check(&[(0, Insert, 1, Some("a")), (1, Pre, 1, Some("a")), (1, Post, 1, Some("b"))], &[(1, "b")]);
+        check(&[(0, Post, 1, Some("a")), (1, Post, 1, Some("b")), (2, Delete, 1, None)], &[(1, "gone")]);
+        check(&[(0, Delete, 1, None), (1, Insert, 1, Some("c"))], &[(1, "c")]);
+    }
+
+    #[test]
+    fn what_was_not_sent_comes_from_the_image_before_then_from_the_table() {
+        check(&[(0, Post, 1, None)], &[(1, "stored of 1")]);
+        check(&[(0, Post, 1, Some("a")), (1, Post, 1, None), (2, Post, 1, None)], &[(1, "a")]);
+        check(&[(0, Pre, 1, Some("full")), (0, Post, 1, None)], &[(1, "full")]);
+        check(&[(0, Delete, 1, None), (1, Post, 1, None)], &[(1, "lost")]);
+    }
+
+    #[test]
+    fn a_key_change_takes_along_what_was_not_sent() {
+        check(&[(0, Pre, 1, None), (0, Post, 2, None)], &[(1, "gone"), (2, "stored of 1")]);
+        check(
+            &[(0, Post, 1, Some("a")), (1, Pre, 1, None), (1, Post, 2, None), (2, Pre, 2, None), (2, Post, 3, None)],
+            &[(1, "gone"), (2, "gone"), (3, "a")],
+        );
+        // There and back, and swapped in one change.
+        check(
+            &[(0, Pre, 1, None), (0, Post, 2, None), (1, Pre, 2, None), (1, Post, 1, None)],
+            &[(1, "stored of 1"), (2, "gone")],
+        );
+        check(
+            &[(0, Pre, 1, None), (0, Pre, 2, None), (0, Post, 2, None), (0, Post, 1, None)],
+            &[(1, "stored of 1"), (2, "stored of 2")],
+        );
+    }
+
+    #[test]
+    fn a_lone_preimage_retracts_its_key() {
+        check(&[(0, Pre, 1, Some("a"))], &[(1, "gone")]);
+    }
+
+    #[test]
+    fn a_truncate_ends_everything_before_it() {
+        check(&[(0, Insert, 1, Some("a")), (1, Truncate, 0, None), (2, Insert, 2, Some("b"))], &[(2, "b")]);
+        check(&[(0, Truncate, 0, None), (1, Post, 1, None)], &[(1, "lost")]);
+        let folded = fold(&[part(&origin(), &[(0, Truncate, 0, None)])], &fields(), &Refused::new());
+        assert!(folded.truncated && folded.keys.is_empty());
+    }
+
+    #[test]
+    fn letters_are_left_out_with_all_their_images() {
+        let rows: &[Row] =
+            &[(0, Insert, 1, Some("a")), (1, Pre, 1, Some("a")), (1, Post, 2, Some("b")), (2, Post, 3, Some("c"))];
+        let refused = Refused::from([(SourceKey::new("s.t"), Order::new(2, 1))]);
+        let found = outcome(&[part(&origin(), rows)], &refused);
+        assert_eq!(found, [(1, "a".to_owned()), (3, "c".to_owned())]);
+    }
+
+    #[test]
+    fn batches_of_the_same_changes_are_folded_in_the_order_of_the_changes() {
+        let origin = origin();
+        let one = part(&origin, &[(0, Insert, 1, Some("a")), (3, Delete, 1, None)]);
+        let two = part(&origin, &[(1, Post, 1, Some("b")), (4, Post, 2, Some("d"))]);
+        assert_eq!(outcome(&[one, two], &Refused::new()), [(1, "gone".to_owned()), (2, "d".to_owned())]);
+    }
+
+    #[test]
+    fn an_image_knows_the_changes_that_it_leans_on() {
+        let rows: &[Row] = &[(0, Post, 1, None), (1, Post, 1, None), (2, Post, 2, None), (3, Post, 2, Some("whole"))];
+        let folded = fold(&[part(&origin(), rows)], &fields(), &Refused::new());
+        let chains: Vec<&[(u32, u32)]> = folded
+            .fates
+            .iter()
+            .map(|fate| match fate {
+                Fate::Row(image) => &image.chain[..],
+                Fate::Gone => &[],
+            })
+            .collect();
+        assert_eq!(chains, [&[(0, 0), (0, 1)][..], &[(0, 3)][..]]);
+    }
+}

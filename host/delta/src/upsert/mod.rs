@@ -1,0 +1,402 @@
+//! Mode `upsert`: the current row of each key, merged on read.
+//!
+//! A cut's changes are folded by key ([`fold`]), the rows that the table has under those keys are found ([`locate`]), and one
+//! commit marks them as gone by deletion vectors and adds the new rows in new files ([`rows`]). Nothing here is the only
+//! copy of anything: it is all read again from the table.
+
+mod bounds;
+mod fold;
+pub(crate) mod index;
+pub(crate) mod keys;
+mod locate;
+mod rows;
+mod snapshot;
+mod vectors;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow_array::{Array, ArrayRef};
+use millrace_core::batch::{ChangeBatch, ChangeType};
+use millrace_core::position::SourceKey;
+use millrace_core::sink::Refusal;
+use millrace_core::{Error, Result};
+use roaring::RoaringTreemap;
+
+pub(crate) use self::fold::Refused;
+use self::fold::{Fate, Folded, Image, Part, Source, fold};
+use self::index::KeyCache;
+use self::keys::{KeyForm, Keys, SharedForm, can_be_key, form, shown};
+use self::locate::{Found, Target, Wanted};
+use self::rows::{Gathering, NewFile, Present, PresentRows};
+use crate::file::layout::{Layout, Misfit};
+use crate::log::Table;
+use crate::log::actions::{Action, Add, Remove};
+use crate::log::schema::DeltaSchema;
+
+/// One table's share of the cut under way, and what is known of the table from cut to cut.
+#[derive(Debug)]
+pub(crate) struct Upserts {
+    cache: Arc<KeyCache>,
+    /// Names of the key columns, once they are known.
+    key: Vec<String>,
+    /// Of the table as it is now; its form changes with the types of the key columns.
+    target: Option<Target>,
+    parts: Vec<Part>,
+    examined: Option<Examined>,
+    staged: Option<Staged>,
+}
+
+/// The cut's changes beside the rows that the table has now.
+#[derive(Debug)]
+struct Examined {
+    folded: Folded,
+    found: Vec<Found>,
+    present: PresentRows,
+    /// Rows beyond one that a key had.
+    duplicates: u64,
+    /// The version at which others changed files last, when the table was looked at.
+    files_at: Option<u64>,
+}
+
+/// What the commit will say of files.
+#[derive(Debug, Default)]
+pub(crate) struct Staged {
+    pub adds: Vec<Add>,
+    pub removes: Vec<Remove>,
+    /// The version at which others changed files last, when this was planned.
+    pub files_at: Option<u64>,
+    /// Row images that it is made of.
+    pub images: u64,
+    new_files: Vec<NewFile>,
+    gone: Vec<(String, String, Arc<RoaringTreemap>)>,
+}
+
+impl Staged {
+    /// Removes first: an entry is told from the one it replaces by its vector.
+    pub(crate) fn actions(&self) -> impl Iterator<Item = Action> {
+        let removes = self.removes.iter().cloned().map(Action::Remove);
+        removes.chain(self.adds.iter().cloned().map(Action::Add))
+    }
+}
+
+/// How to write a table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form<'a> {
+    pub schema: &'a DeltaSchema,
+    pub partition_by: &'a [String],
+    /// Bytes at which a file ends.
+    pub target_size: u64,
+}
+
+impl Upserts {
+    pub(crate) fn new(cache: Arc<KeyCache>) -> Self {
+        Self { cache, key: Vec::new(), target: None, parts: Vec::new(), examined: None, staged: None }
+    }
+
+    /// Names of the key columns.
+    pub(crate) fn key(&self) -> &[String] {
+        &self.key
+    }
+
+    /// By what the rows of `table` are told apart from now on; `wanted`: the table's own names.
+    ///
+    /// Errors: `upsert.no_key`, `upsert.key_changed`, `upsert.key_column` (halt).
+    pub(crate) fn set_key(&mut self, table: &Table, schema: &DeltaSchema, wanted: Vec<String>) -> Result<()> {
+        let place = table.place();
+        if wanted.is_empty() {
+            return Err(Error::halt("upsert.no_key", format!("{place}: the source table has no primary key"))
+                .hint("name its columns under `key:` of the sink, or write it in the mode `changelog`"));
+        }
+        let stored = table.state().and_then(|s| s.metadata.property(KEY)).and_then(|t| serde_json::from_str(t).ok());
+        let before: Vec<String> = stored.unwrap_or_else(|| self.key.clone());
+        if !before.is_empty() && before != wanted {
+            let (before, now) = (before.join(", "), wanted.join(", "));
+            let reason = format!("{place}: its rows are told apart by ({before}), and by ({now}) now");
+            return Err(Error::halt("upsert.key_changed", reason)
+                .hint("rows under the old key would stay; take a new snapshot into another path, or set `key:` to the old one"));
+        }
+        let new = form(&wanted, &schema.fields).filter(|f| f.fields.iter().all(|field| can_be_key(&field.ty)));
+        let Some(new) = new else {
+            let names = wanted.join(", ");
+            return Err(Error::halt(
+                "upsert.key_column",
+                format!("{place}: ({names}) is no key: a column is missing, or of a type without equality"),
+            )
+            .hint("check `key:` of the sink against the columns of the table"));
+        };
+        self.key = wanted;
+        let same = |target: &Target| types_of(&target.form) == types_of(&new);
+        if !self.target.as_ref().is_some_and(same) {
+            self.target = Some(Target::new(table.store().clone(), Arc::new(new), Arc::clone(&self.cache)));
+        }
+        Ok(())
+    }
+
+    fn target(&mut self) -> Result<&mut Target> {
+        self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))
+    }
+
+    /// Takes a batch of the cut under way. Answers the changes that can go nowhere, since a row of theirs has no key.
+    pub(crate) fn push(&mut self, layout: &Layout, batch: ChangeBatch) -> Result<Option<(Vec<u32>, Misfit)>> {
+        let columns = layout.cells(&batch)?;
+        let form = Arc::clone(&self.target()?.form);
+        let of_key = key_columns(&form, &columns)?;
+        let keys = form.encode(&of_key)?;
+        let keyless = if batch.is_truncate() { None } else { keyless(&form, &of_key, &keys, &batch) };
+        self.parts.push(Part { batch, columns, keys });
+        Ok(keyless)
+    }
+
+    /// As [`Upserts::push`], of rows that are written as they come.
+    pub(crate) fn check_keys(&mut self, layout: &Layout, batch: &ChangeBatch) -> Result<Option<(Vec<u32>, Misfit)>> {
+        let form = Arc::clone(&self.target()?.form);
+        let of_key = key_columns(&form, &layout.cells(batch)?)?;
+        Ok(keyless(&form, &of_key, &form.encode(&of_key)?, batch))
+    }
+
+    /// Source tables that have changes here which are no letters.
+    pub(crate) fn sources(&self, refused: &Refused) -> BTreeSet<SourceKey> {
+        let goes_in = |part: &&Part| {
+            let origin = &part.batch.origin;
+            part.batch.changes.iter().any(|c| !refused.contains(&(origin.source.clone(), origin.orders[*c as usize])))
+        };
+        self.parts.iter().filter(goes_in).map(|part| part.batch.origin.source.clone()).collect()
+    }
+
+    /// Finds the rows that the cut replaces. Answers the changes that can not be applied; called again once they are
+    /// among `refused`. `alone`: whether no other source table feeds this table.
+    pub(crate) async fn examine(
+        &mut self,
+        table: &Table,
+        schema: &DeltaSchema,
+        refused: &Refused,
+        alone: impl Fn(&SourceKey) -> bool + Send,
+    ) -> Result<Vec<Refusal>> {
+        self.examined = None;
+        if self.parts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let shared = self.shared_truncates(refused, alone);
+        if !shared.is_empty() {
+            return shared
+                .into_iter()
+                .map(|(part, change)| self.refusal(part, &[change], &truncate_of_a_shared_table()))
+                .collect();
+        }
+        let folded = fold(&self.parts, &schema.fields, refused);
+        let target = self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))?;
+        let wanted = Arc::new(Wanted::new(&target.form, folded.keys.clone()));
+        let state = table.state();
+        let files: Vec<Arc<Add>> = match state.and_then(|s| s.files.as_ref()) {
+            Some(files) if !folded.truncated => files.iter().cloned().collect(),
+            _ => Vec::new(),
+        };
+        let found = target.locate(&wanted, &files).await?;
+        let (present, duplicates) = present(&folded, &wanted, &found);
+        let unresolved = unresolved(&folded, &present, schema);
+        let files_at = state.map(|s| s.files_changed_at);
+        self.examined = Some(Examined { folded, found, present, duplicates, files_at });
+        unresolved.into_iter().map(|(part, changes, why)| self.refusal(part, &changes, &why)).collect()
+    }
+
+    /// Truncates of a table that others feed as well: whose rows they mean can not be told.
+    fn shared_truncates(&self, refused: &Refused, alone: impl Fn(&SourceKey) -> bool) -> Vec<(u32, u32)> {
+        let mut shared = Vec::new();
+        for (number, part) in self.parts.iter().enumerate() {
+            let origin = &part.batch.origin;
+            let others = self.parts.iter().any(|p| p.batch.origin.source != origin.source);
+            if !part.batch.is_truncate() || (alone(&origin.source) && !others) {
+                continue;
+            }
+            for (kind, change) in part.batch.change_types.iter().zip(&part.batch.changes) {
+                let id = (origin.source.clone(), origin.orders[*change as usize]);
+                if *kind == ChangeType::Truncate && !refused.contains(&id) {
+                    shared.push((number as u32, *change));
+                }
+            }
+        }
+        shared
+    }
+
+    /// The rows of `changes` as they came to the sink.
+    fn refusal(&self, part: u32, changes: &[u32], why: &Unresolved) -> Result<Refusal> {
+        let part = &self.parts[part as usize];
+        let keep = part.batch.changes.iter().map(|c| changes.contains(c)).collect();
+        let batch = part.batch.filter(&keep)?;
+        let key = match &self.target {
+            Some(target) if !batch.is_truncate() => {
+                let row = part.batch.changes.iter().rposition(|c| changes.contains(c)).unwrap_or_default();
+                format!(" ({})", shown(&target.form, &key_columns(&target.form, &part.columns)?, row))
+            }
+            _ => String::new(),
+        };
+        Ok(Refusal { batch, code: why.code, reason: format!("{}{key}", why.reason), column: why.column.clone() })
+    }
+
+    /// Writes the new rows and deletion vectors; nobody refers to them yet.
+    pub(crate) async fn stage(&mut self, table: &Table, form: Form<'_>) -> Result<()> {
+        let Some(examined) = self.examined.take() else { return Ok(()) };
+        let gathering = Gathering {
+            parts: &self.parts,
+            folded: &examined.folded,
+            present: &examined.present,
+            fields: &form.schema.fields,
+            partition_by: form.partition_by,
+        };
+        let target = self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))?;
+        let new_files = gathering.write(table, &target.form, form.target_size).await?;
+        let mut staged = Staged {
+            adds: new_files.iter().map(|f| f.add.clone()).collect(),
+            files_at: examined.files_at,
+            images: examined.folded.images,
+            new_files,
+            ..Staged::default()
+        };
+        if examined.folded.truncated {
+            let files = table.state().and_then(|s| s.files.as_ref());
+            let now = table.now_millis();
+            staged.removes = files.into_iter().flat_map(|f| f.iter()).map(|add| Remove::of(add, now, true)).collect();
+        } else {
+            let rows = |found: &Found| (Arc::clone(&found.add), found.hits.iter().map(|h| u64::from(h.row)).collect());
+            vectors::mark(table, target, examined.found.iter().map(rows).collect(), &mut staged).await?;
+        }
+        if examined.duplicates > 0 {
+            report_duplicates(table, examined.duplicates);
+        }
+        self.staged = Some(staged);
+        Ok(())
+    }
+
+    /// Every change of the cut is a letter.
+    pub(crate) fn forget(&mut self) {
+        self.parts.clear();
+        self.examined = None;
+    }
+
+    pub(crate) fn staged(&self) -> Option<&Staged> {
+        self.staged.as_ref()
+    }
+
+    /// The table has what was staged.
+    pub(crate) fn committed(&mut self, table: &Table) -> Result<()> {
+        self.parts.clear();
+        let Some(staged) = self.staged.take() else { return Ok(()) };
+        let target = self.target()?;
+        for (path, id, rows) in &staged.gone {
+            target.note_gone(path, id.clone(), rows);
+        }
+        let files = table.state().and_then(|s| s.files.as_ref());
+        target.keep(|path| files.is_some_and(|f| f.get(path).is_some()));
+        let since = target.cache.now();
+        for file in &staged.new_files {
+            target.cache.insert(&target.name, &file.add.path.as_str().into(), &file.keys, since);
+        }
+        let count = files.map_or(0, |f| f.len());
+        metrics::gauge!("millrace_delta_files", "table" => table.place()).set(count as f64);
+        Ok(())
+    }
+}
+
+/// In a table's properties: its key columns, as a JSON list.
+pub(crate) const KEY: &str = "millrace.key";
+
+fn keyless(form: &KeyForm, of_key: &[ArrayRef], keys: &Keys, batch: &ChangeBatch) -> Option<(Vec<u32>, Misfit)> {
+    let first = *keys.without.first()? as usize;
+    let missing = form.fields.iter().zip(of_key).find(|(_, cells)| cells.is_null(first));
+    let column = missing.map(|(field, _)| field.name.clone());
+    let reason = format!("the row has no value for the key column `{}`", column.as_deref().unwrap_or("?"));
+    let mut changes: Vec<u32> = keys.without.iter().map(|row| batch.changes[*row as usize]).collect();
+    changes.dedup();
+    Some((changes, Misfit { code: "sink.key_missing", reason, column }))
+}
+
+fn types_of(form: &KeyForm) -> Vec<(&str, &crate::log::schema::DeltaType)> {
+    form.fields.iter().map(|f| (f.name.as_str(), &f.ty)).collect()
+}
+
+fn key_columns(form: &SharedForm, columns: &[crate::file::layout::Given]) -> Result<Vec<ArrayRef>> {
+    let cells = |field: &crate::log::schema::Field| columns.iter().find(|c| c.name == field.name);
+    form.fields
+        .iter()
+        .map(|field| match cells(field) {
+            Some(column) => Ok(Arc::clone(&column.cells)),
+            None => Err(Error::halt("upsert.key_column", format!("rows come without the key column `{}`", field.name))
+                .hint("a stage removed or renamed it; keep it, or set `key:` of the sink")),
+        })
+        .collect()
+}
+
+fn report_duplicates(table: &Table, duplicates: u64) {
+    let place = table.place();
+    tracing::warn!(table = %place, rows = duplicates, "rows beyond one of the same key were in the table; they are removed");
+    metrics::counter!("millrace_delta_duplicates_removed_total", "table" => place).increment(duplicates);
+}
+
+/// Why a change can not be applied.
+struct Unresolved {
+    code: &'static str,
+    reason: String,
+    column: Option<String>,
+}
+
+fn truncate_of_a_shared_table() -> Unresolved {
+    Unresolved {
+        code: "sink.truncate_shared",
+        reason: "one of several source tables was truncated, and whose rows are whose is not known here".into(),
+        column: None,
+    }
+}
+
+/// The row that the table has under each key; of several the newest. And how many there are beyond one a key.
+fn present(folded: &Folded, wanted: &Wanted, found: &[Found]) -> (PresentRows, u64) {
+    let mut by_place: HashMap<u32, Present> = HashMap::new();
+    let mut duplicates = 0;
+    for file in found {
+        for hit in &file.hits {
+            let this = Present { add: Arc::clone(&file.add), row: hit.row };
+            let age = |p: &Present| (p.add.modification_time, p.row);
+            match by_place.get_mut(&hit.key) {
+                None => {
+                    by_place.insert(hit.key, this);
+                }
+                Some(other) => {
+                    duplicates += 1;
+                    if age(&this) > age(other) {
+                        *other = this;
+                    }
+                }
+            }
+        }
+    }
+    let of_key = |id: usize| Some((id as u32, by_place.get(&wanted.place(&folded.keys[id])?)?.clone()));
+    ((0..folded.keys.len()).filter_map(of_key).collect(), duplicates)
+}
+
+/// Images that lack a value and have no row to take it from, with the changes that they are made of, by part.
+fn unresolved(folded: &Folded, present: &PresentRows, schema: &DeltaSchema) -> Vec<(u32, Vec<u32>, Unresolved)> {
+    let lacks = |image: &Image| {
+        let missing = image.patches.iter().find(|(_, source)| match source {
+            Source::Cell(_) => false,
+            Source::Stored(key) => !present.contains_key(key),
+            Source::Lost => true,
+        });
+        missing.map(|(column, _)| schema.fields[*column as usize].name.clone())
+    };
+    let mut refused = Vec::new();
+    for fate in &folded.fates {
+        let Fate::Row(image) = fate else { continue };
+        let Some(column) = lacks(image) else { continue };
+        let mut chain = image.chain.clone();
+        chain.sort_unstable();
+        for changes in chain.chunk_by(|a, b| a.0 == b.0) {
+            let why = Unresolved {
+                code: "sink.no_current_row",
+                reason: format!("the source did not send `{column}`, and the table has no row to take it from"),
+                column: Some(column.clone()),
+            };
+            refused.push((changes[0].0, changes.iter().map(|(_, change)| *change).collect(), why));
+        }
+    }
+    refused
+}
