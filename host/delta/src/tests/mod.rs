@@ -9,4 +9,7 @@ mod readers;
 mod s3;
 mod schemas;
 mod support;
+mod upsert;
+mod upsert_faults;
+mod upsert_foreign;
 mod upsert_property;

@@ -62,6 +62,55 @@ impl Run {
         assert_eq!(found, self.source.expected());
     }
 
+    /// No commit of ours is one of those by which readers come to differ
+    /// (`../shared/servers/spark/README.md`: what readers do not notice).
+    fn check_log(&self) {
+        let log = self.lake.path("public/orders/_delta_log");
+        let mut names: Vec<_> = std::fs::read_dir(&log).unwrap().map(|f| f.unwrap().path()).collect();
+        names.retain(|p| p.extension().is_some_and(|e| e == "json"));
+        names.sort();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+        let mut present: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+        let mut protocols = 0;
+        for name in names {
+            let text = std::fs::read_to_string(&name).unwrap();
+            let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+            let mut touched = std::collections::BTreeSet::new();
+            for remove in lines.iter().map(|l| &l["remove"]).filter(|r| !r.is_null()) {
+                let path = remove["path"].as_str().unwrap().to_owned();
+                assert_eq!(
+                    present.remove(&path).unwrap(),
+                    remove["deletionVector"],
+                    "{name:?}: {path} with its vector"
+                );
+                assert!(now - remove["deletionTimestamp"].as_i64().unwrap() < 600_000, "the real time");
+                assert_eq!(remove["extendedFileMetadata"], true);
+                touched.insert((path, remove["deletionVector"].to_string()));
+            }
+            for add in lines.iter().map(|l| &l["add"]).filter(|a| !a.is_null()) {
+                let path = add["path"].as_str().unwrap().to_owned();
+                let vector = &add["deletionVector"];
+                assert!(!touched.contains(&(path.clone(), vector.to_string())), "added and removed at once");
+                let stats: serde_json::Value = serde_json::from_str(add["stats"].as_str().unwrap()).unwrap();
+                assert!(stats["numRecords"].as_u64().unwrap() > 0);
+                assert!(vector.is_null() || stats["tightBounds"] == false);
+                assert!(
+                    vector.is_null() || vector["cardinality"].as_i64().unwrap() < stats["numRecords"].as_i64().unwrap()
+                );
+                assert!(present.insert(path, vector.clone()).is_none(), "an entry replaces another one");
+            }
+            for protocol in lines.iter().map(|l| &l["protocol"]).filter(|p| !p.is_null()) {
+                protocols += 1;
+                assert_eq!(
+                    (protocol["minReaderVersion"].as_i64(), protocol["minWriterVersion"].as_i64()),
+                    (Some(3), Some(7))
+                );
+                assert_eq!(protocol["readerFeatures"], serde_json::json!(["deletionVectors"]));
+            }
+        }
+        assert_eq!(protocols, 1);
+    }
+
     fn check_by_others(&self) {
         let Some(readers) = by_others(&self.lake.path("public/orders"), &self.source.names()) else {
             eprintln!("skipped: `cargo xtask setup test` installs the readers");
@@ -122,6 +171,7 @@ async fn sequence(kind: KeyKind, seed: u64, cuts: u64) {
         sink.commit(&cut).await.unwrap();
         run.check().await;
     }
+    run.check_log();
     run.check_by_others();
 }
 
