@@ -14,7 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::file::layout::POSITION;
-use crate::log::Table;
+use crate::log::{Table, kernel};
 use crate::sink::Owner;
 use crate::store::store_error;
 
@@ -44,13 +44,11 @@ async fn files_beyond(table: &Table, after: Option<Order>) -> Result<Vec<Path>> 
     let fails = |e: deltalake_core::DeltaTableError| Error::retry("letters.unreadable", format!("{place}: {e}"));
     let Some(state) = table.state() else { return Ok(Vec::new()) };
     let store = table.store();
-    let loaded = DeltaTableBuilder::from_url(store.url().clone())
+    let table = DeltaTableBuilder::from_url(store.url().clone())
         .map_err(fails)?
         .with_storage_backend(store.root(), store.url().clone())
-        .with_version(state.version)
-        .load()
-        .await
-        .map_err(fails)?;
+        .with_version(state.version);
+    let loaded = kernel::apart(table.load()).await?.map_err(fails)?;
     let after = after.map(|order| order.to_sortable());
     let snapshot = loaded.snapshot().map_err(fails)?;
     let mut files = Vec::new();

@@ -10,12 +10,16 @@ use deltalake_core::protocol::checkpoints::cleanup_expired_logs_for;
 use futures::FutureExt;
 use millrace_core::environment::{Environment, Task};
 use millrace_core::{Error, Result};
+use tokio::sync::Semaphore;
 
-use super::load;
+use super::{kernel, load};
 use crate::store::{Store, store_error};
 
 /// Listing the log to clean it costs more than a checkpoint.
 const CHECKPOINTS_A_CLEANING: u64 = 10;
+
+/// Checkpoints at once in this process: each holds its table's state in memory, and none is urgent.
+static ROOM: Semaphore = Semaphore::const_new(2);
 
 /// When the next checkpoint is due, and the one under way.
 pub(super) struct Checkpoints {
@@ -70,13 +74,17 @@ pub(super) async fn checkpoint(store: &Store, version: u64) -> Result<()> {
     let place = store.location();
     let fails = |why: String| Error::retry("table.checkpoint", format!("{place}: {why}"));
     let log_store = store.log_store();
-    let engine = log_store.engine(None);
-    let url = log_store.config().location().clone();
-    let work = tokio::task::spawn_blocking(move || {
-        let snapshot = Snapshot::builder_for(url).at_version(version).build(engine.as_ref())?;
-        snapshot.checkpoint(engine.as_ref(), None).map(|_written| ())
+    let _room = ROOM.acquire().await.map_err(|e| fails(e.to_string()))?;
+    let work = kernel::apart(async move {
+        let engine = log_store.engine(None);
+        let url = log_store.config().location().clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let snapshot = Snapshot::builder_for(url).at_version(version).build(engine.as_ref())?;
+            snapshot.checkpoint(engine.as_ref(), None).map(|_written| ())
+        });
+        work.await
     });
-    work.await.map_err(|e| fails(e.to_string()))?.map_err(|e| fails(e.to_string()))?;
+    work.await?.map_err(|e| fails(e.to_string()))?.map_err(|e| fails(e.to_string()))?;
     // Hadoop's checksum of a file that we replaced in place: Spark would log it as damage and list the log instead.
     store.delete("_delta_log/._last_checkpoint.crc").await.map_err(|e| store_error(&place, e))
 }
@@ -90,8 +98,9 @@ async fn clean_log(store: &Store, version: u64, now_millis: i64) -> Result<()> {
     let retention =
         state.metadata.property("delta.logRetentionDuration").and_then(parse_interval).unwrap_or(DEFAULT_RETENTION);
     let cutoff = now_millis - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-    cleanup_expired_logs_for(version, store.log_store().as_ref(), cutoff, None)
-        .await
+    let log_store = store.log_store();
+    kernel::apart(async move { cleanup_expired_logs_for(version, log_store.as_ref(), cutoff, None).await })
+        .await?
         .map(|_removed| ())
         .map_err(|e| Error::retry("table.cleaning", format!("{}: {e}", store.location())))
 }

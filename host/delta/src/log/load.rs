@@ -12,6 +12,7 @@ use super::TableState;
 use super::actions::{Entry, Txn};
 use super::checkpoint_files::{self, Checkpointed};
 use super::files::Files;
+use super::kernel;
 use super::schema::DeltaSchema;
 use crate::store::{Store, store_error};
 
@@ -130,8 +131,9 @@ pub(crate) async fn newest(store: &Store, with_files: bool) -> Result<Option<Tab
     if first <= version {
         store.settle(&entry_name(version)).await?;
     }
-    let snapshot =
-        Snapshot::try_new(store.log_store().as_ref(), Some(version)).await.map_err(|e| unreadable(&place, &e))?;
+    let log_store = store.log_store();
+    let snapshot = kernel::apart(async move { Snapshot::try_new(log_store.as_ref(), Some(version)).await }).await?;
+    let snapshot = snapshot.map_err(|e| unreadable(&place, &e))?;
     let metadata: super::Metadata = translated(&place, snapshot.metadata())?;
     let schema = DeltaSchema::parse(&place, &metadata.schema_string)?;
     let protocol = translated(&place, snapshot.protocol())?;

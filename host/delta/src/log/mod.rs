@@ -11,6 +11,7 @@ mod commit;
 pub(crate) mod deletion_vectors;
 pub(crate) mod features;
 pub(crate) mod files;
+pub(crate) mod kernel;
 mod load;
 pub(crate) mod schema;
 

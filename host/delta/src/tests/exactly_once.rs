@@ -1,6 +1,7 @@
 //! Positions, epochs and snapshots: nothing lost, nothing twice.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use millrace_core::environment::Environment;
@@ -212,6 +213,34 @@ async fn each_source_table_of_a_merged_table_has_its_own_position() {
     assert_eq!(ids(&lake.path("public/orders")).await, [1, 2, 5, 6, 7]);
 }
 
+/// Commits until so many checkpoints are there, which are written beside the stream. Answers how many commits that took.
+async fn put_until_checkpoints(sink: &mut DeltaSink, log: &Path, checkpoints: usize) -> i64 {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut at = 0;
+    while count_of(log, ".checkpoint.parquet") < checkpoints {
+        assert!(std::time::Instant::now() < deadline, "no checkpoint after {at} commits");
+        at += 1;
+        put(sink, at..=at).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    at
+}
+
+#[test]
+fn the_kernel_takes_none_of_the_threads_that_it_needs_for_reading() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut lake = Lake::new(Mode::Append);
+        lake.config.checkpoint_interval = 5;
+        let mut sink = lake.sink();
+        fenced(&mut sink, 1, &[]).await;
+        let log = lake.path("public/orders/_delta_log");
+        let written = put_until_checkpoints(&mut sink, &log, 1);
+        tokio::time::timeout(std::time::Duration::from_secs(60), written).await.expect("no thread waits for another");
+    });
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checkpoints_are_written_and_a_reload_from_one_equals_the_state_before() {
     let mut lake = Lake::new(Mode::Append);
@@ -219,15 +248,7 @@ async fn checkpoints_are_written_and_a_reload_from_one_equals_the_state_before()
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;
     let log = lake.path("public/orders/_delta_log");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    let mut at = 0;
-    // The checkpoint is written beside the stream: commit until it is there.
-    while count_of(&log, ".checkpoint.parquet") < 2 {
-        assert!(std::time::Instant::now() < deadline, "no checkpoint after {at} commits");
-        at += 1;
-        put(&mut sink, at..=at).await.unwrap();
-        tokio::task::yield_now().await;
-    }
+    let at = put_until_checkpoints(&mut sink, &log, 2).await;
     // Without the commits before the newest checkpoint only the checkpoint can tell.
     let newest = std::fs::read_dir(&log)
         .unwrap()
