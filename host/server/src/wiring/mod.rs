@@ -166,7 +166,7 @@ fn sink_choice(entry: &SinkEntry) -> Result<SinkChoice> {
 }
 
 enum LettersChoice {
-    Delta(DeltaConfig),
+    Delta(Box<DeltaConfig>),
     File(PathBuf),
 }
 
@@ -176,7 +176,7 @@ fn letters_choice(config: &PipelineFile, loaded: &Loaded) -> LettersChoice {
     let named = config.dead_letters.as_ref();
     if let Some(delta) = named.and_then(|l| l.delta.as_ref()) {
         let s3 = delta.s3.clone().or_else(|| sink.map(|s| s.s3.clone())).unwrap_or_default();
-        return LettersChoice::Delta(DeltaConfig { s3, ..DeltaConfig::new(delta.path.clone()) });
+        return LettersChoice::Delta(Box::new(DeltaConfig { s3, ..DeltaConfig::new(delta.path.clone()) }));
     }
     if let Some(file) = named.and_then(|l| l.ndjson.as_ref()) {
         return LettersChoice::File(file.path.clone());
@@ -184,7 +184,7 @@ fn letters_choice(config: &PipelineFile, loaded: &Loaded) -> LettersChoice {
     match sink {
         Some(sink) => {
             let path = format!("{}/_dead_letters", sink_root(&sink.path));
-            LettersChoice::Delta(DeltaConfig { s3: sink.s3.clone(), ..DeltaConfig::new(path) })
+            LettersChoice::Delta(Box::new(DeltaConfig { s3: sink.s3.clone(), ..DeltaConfig::new(path) }))
         }
         None => LettersChoice::File(state_dir(loaded).join("dead_letters.ndjson")),
     }
@@ -250,7 +250,7 @@ impl Parts for WiredParts {
     fn letters(&self) -> Result<Box<dyn Sink>> {
         Ok(match &self.letters {
             LettersChoice::Delta(config) => {
-                Box::new(DeltaSink::single(config.clone(), &self.pipeline, self.env.clone())?)
+                Box::new(DeltaSink::single(*config.clone(), &self.pipeline, self.env.clone())?)
             }
             LettersChoice::File(path) => Box::new(NdjsonLetters::new(path.clone())),
         })
