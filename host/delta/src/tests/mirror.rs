@@ -329,6 +329,10 @@ pub(super) fn shown(cells: &arrow_array::ArrayRef, row: usize) -> String {
 /// The table's rows by our own reader, deletion vectors heeded.
 pub(super) async fn current(lake: &Lake, path: &Path, names: &[&str]) -> Vec<Vec<String>> {
     let store = Store::open(&path.display().to_string(), &Default::default()).unwrap();
+    current_in(store, lake, names).await
+}
+
+pub(super) async fn current_in(store: Store, lake: &Lake, names: &[&str]) -> Vec<Vec<String>> {
     let environment = Arc::clone(&lake.machine) as Arc<dyn Environment>;
     let table = Table::open_with_files(store, environment, 0).await.unwrap();
     let Some(state) = table.state() else { return Vec::new() };

@@ -13,3 +13,4 @@ mod upsert;
 mod upsert_faults;
 mod upsert_foreign;
 mod upsert_property;
+mod upsert_race;
