@@ -53,6 +53,9 @@ pub struct DeltaConfig {
     #[serde(default = "defaults::index_memory")]
     #[schemars(range(min = 1_048_576))]
     pub index_memory: u64,
+    /// Of mode `upsert`: merge small files and write files anew of which much is gone, beside the stream.
+    #[serde(default = "defaults::compaction")]
+    pub compaction: bool,
     /// Columns by which new tables are partitioned. Rows without one of them become dead letters.
     #[serde(default)]
     pub partition_by: Vec<String>,
@@ -84,6 +87,10 @@ mod defaults {
         128 << 20
     }
 
+    pub(super) fn compaction() -> bool {
+        true
+    }
+
     /// 20 million rows.
     pub(super) fn index_memory() -> u64 {
         256 << 20
@@ -111,6 +118,7 @@ impl DeltaConfig {
             mode: Mode::default(),
             key: BTreeMap::new(),
             index_memory: defaults::index_memory(),
+            compaction: defaults::compaction(),
             partition_by: Vec::new(),
             target_file_size: defaults::target_file_size(),
             checkpoint_interval: defaults::checkpoint_interval(),

@@ -145,6 +145,10 @@ impl Table {
         &self.store
     }
 
+    pub(crate) fn environment(&self) -> &Arc<dyn Environment> {
+        &self.environment
+    }
+
     /// For logs and errors.
     pub(crate) fn place(&self) -> String {
         self.store.location()

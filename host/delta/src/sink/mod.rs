@@ -18,6 +18,7 @@ use millrace_core::record::RecordStore;
 use millrace_core::schema::TableName;
 use millrace_core::sink::{Claim, Prepared, Provenance, Refusal, Sink, Stored, StoredLetter};
 use millrace_core::{Error, Result, letters};
+use tokio::sync::Semaphore;
 
 use self::staging::kept;
 use self::table::{SinkTable, StagedTable};
@@ -53,6 +54,8 @@ pub(crate) struct Owner {
     pub stores_all_positions: bool,
     /// Tables hold current rows.
     pub upsert: bool,
+    /// Held by the one compaction that runs: it takes a core, and the stream wants the others.
+    pub compaction_turn: Arc<Semaphore>,
 }
 
 /// A batch whose fate is not settled yet: a sister of the same changes may be refused.
@@ -292,6 +295,7 @@ impl Sink for DeltaSink {
             deleted_file_retention_hours: self.config.deleted_file_retention_hours,
             stores_all_positions: self.stores_all_positions,
             upsert: self.cache.is_some(),
+            compaction_turn: Arc::new(Semaphore::new(1)),
         };
         let mut stores = Vec::with_capacity(claim.tables.len());
         for name in &claim.tables {

@@ -59,6 +59,7 @@ pub(crate) struct SinkTable {
     pub upserts: Option<Upserts>,
     /// Bytes at which a file of current rows ends.
     pub target_size: u64,
+    pub compaction: bool,
     /// Row images committed by this host.
     pub committed: u64,
 }
@@ -100,6 +101,7 @@ impl SinkTable {
             staging: Staging::default(),
             upserts: cache.map(|cache| Upserts::new(Arc::clone(cache))),
             target_size: config.target_file_size,
+            compaction: config.compaction,
             committed: 0,
         })
     }

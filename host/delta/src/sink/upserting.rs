@@ -15,8 +15,9 @@ use super::{DeltaSink, Held, Owner};
 use crate::config::DeltaConfig;
 use crate::file::layout::{Layout, Misfit, table_name_of};
 use crate::log::actions::{Action, Metadata};
-use crate::positions::AppIds;
-use crate::upsert::{Form, KEY, Refused, Upserts};
+use crate::log::{Step, TableState};
+use crate::positions::{AppIds, compare};
+use crate::upsert::{Form, KEY, Refused, Staged, Upserts};
 
 /// Plans of one cut for one table. Others who change its files more often than that leave no room for us.
 const MAX_PLANS: usize = 20;
@@ -190,7 +191,48 @@ impl SinkTable {
 
     /// Commits the table's share, whatever its mode.
     pub(super) async fn commit_any(&mut self, cut: &Cut, owner: &Owner, letters: &Refused) -> Result<()> {
-        if self.upserts.is_some() { self.commit_rows(cut, owner, letters).await } else { self.commit(cut, owner).await }
+        if self.upserts.is_none() {
+            return self.commit(cut, owner).await;
+        }
+        self.commit_rows(cut, owner, letters).await?;
+        if self.compaction
+            && let Err(error) = self.compact(owner).await
+        {
+            // The cut is committed whatever became of this; the next one reads the table anew.
+            let table = self.table.place();
+            tracing::warn!(%table, %error, "no compaction; it is tried again");
+            metrics::counter!("millrace_delta_compaction_failures_total", "table" => table).increment(1);
+        }
+        Ok(())
+    }
+
+    /// Commits compaction that is finished, and starts what is next.
+    async fn compact(&mut self, owner: &Owner) -> Result<()> {
+        let Some(upserts) = &mut self.upserts else { return Ok(()) };
+        if let Some(plan) = upserts.plan_compaction(&self.table).await? {
+            self.commit_compaction(&plan, owner).await?;
+            if let Some(upserts) = &mut self.upserts {
+                upserts.compacted(&self.table, plan)?;
+            }
+        }
+        let form = Form { schema: &self.schema, partition_by: &self.partition_by, target_size: self.target_size };
+        match &mut self.upserts {
+            Some(upserts) => upserts.start_compaction(&self.table, form, &owner.compaction_turn).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn commit_compaction(&mut self, plan: &Staged, owner: &Owner) -> Result<()> {
+        let place = self.table.place();
+        let head = self.head.clone();
+        let check = |state: Option<&TableState>| {
+            compare(&place, &owner.ids.head_of(state), &head)?;
+            if plan.files_at != state.map(|s| s.files_changed_at) {
+                return Err(Error::reload(FILES_CHANGED, format!("{place}: others added or removed files")));
+            }
+            Ok(Step::Commit)
+        };
+        self.table.commit("OPTIMIZE", &owner.pipeline, plan.actions().collect(), &check).await
     }
 
     fn note_committed(&mut self, images: u64) -> Result<()> {

@@ -92,19 +92,14 @@ impl KeyKind {
             Cells::Int32(c) => c.append_value((id / 3) as i32),
             Cells::Text(c) if self == KeyKind::Composite && column == 0 => c.append_value(format!("é{}", id % 3)),
             Cells::Text(c) => c.append_value(format!("key {id}")),
-            Cells::Uuid(c) => c.append_value([id as u8; 16]).unwrap(),
+            Cells::Uuid(c) => c.append_value([id.to_be_bytes(), id.to_le_bytes()].concat()).unwrap(),
             Cells::Decimal(c) => c.append_value(i128::from(spread) * 10_000_000_000_000_000_000),
             Cells::Date(c) => c.append_value(spread as i32),
             Cells::Timestamp(c) => c.append_value(spread * 1_000_001),
-            Cells::Binary(c) => c.append_value([0, id as u8, 0]),
+            Cells::Binary(c) => c.append_value([0, (id >> 8) as u8, id as u8, 0]),
             Cells::Boolean(c) => c.append_value(id.is_multiple_of(2)),
             other => panic!("no key of {other:?}"),
         }
-    }
-
-    /// Distinct keys that there are.
-    fn count(self) -> u64 {
-        if self == KeyKind::Boolean { 2 } else { 40 }
     }
 }
 
@@ -138,6 +133,8 @@ pub(super) struct Source {
     pub dice: Dice,
     /// Whether updates and deletes carry whole rows before the change.
     full: bool,
+    /// Distinct keys that there are.
+    keys: u64,
 }
 
 impl Source {
@@ -148,7 +145,13 @@ impl Source {
         columns.extend(["value", "wide", "region"].map(|name| Column::new(name, ColumnType::Text)));
         let images = if full { Images::Full } else { Images::Key };
         let schema = Arc::new(TableSchema::new(orders(), columns, images));
-        Self { kind, schema, mirror: Mirror::default(), dice, full }
+        let keys = if kind == KeyKind::Boolean { 2 } else { 40 };
+        Self { kind, schema, mirror: Mirror::default(), dice, full, keys }
+    }
+
+    pub(super) fn with_keys(mut self, keys: u64) -> Self {
+        self.keys = keys.min(if self.kind == KeyKind::Boolean { 2 } else { keys });
+        self
     }
 
     fn image(&self, rows: &mut RowsBuilder, kind: ChangeType, id: u64, cells: [Cell<'_>; 3]) {
@@ -177,7 +180,7 @@ impl Source {
         self.mirror.commit += 1;
         let position = Order::new(self.mirror.commit, 1);
         rows.begin_change(position, self.mirror.commit * 1_000);
-        let id = self.dice.below(self.kind.count());
+        let id = self.dice.below(self.keys);
         let region = format!("r{}", self.dice.below(3));
         let fresh = |dice: &mut Dice| Row {
             value: (!dice.one_in(4)).then(|| format!("v{}", dice.below(1_000))),
@@ -226,7 +229,7 @@ impl Source {
     }
 
     fn change_key(&mut self, rows: &mut RowsBuilder, id: u64, before: Row, position: Order) {
-        let free = (0..self.kind.count()).find(|k| !self.mirror.rows.contains_key(k));
+        let free = (0..self.keys).find(|k| !self.mirror.rows.contains_key(k));
         let to = free.unwrap_or(id);
         let pre = if self.full { Self::whole(&before) } else { [Cell::Unsent, Cell::Unsent, Cell::Unsent] };
         self.image(rows, ChangeType::UpdatePreimage, id, pre);

@@ -10,6 +10,7 @@ mod s3;
 mod schemas;
 mod support;
 mod upsert;
+mod upsert_compaction;
 mod upsert_faults;
 mod upsert_foreign;
 mod upsert_property;

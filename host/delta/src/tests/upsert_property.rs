@@ -32,9 +32,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(kind: KeyKind, seed: u64) -> Self {
+    fn new(kind: KeyKind, seed: u64, keys: u64) -> Self {
         let mut lake = Lake::new(Mode::Upsert);
-        let mut source = Source::new(kind, seed);
+        let mut source = Source::new(kind, seed).with_keys(keys);
         if source.dice.one_in(3) {
             lake.config.partition_by = vec!["region".into()];
         }
@@ -111,6 +111,16 @@ impl Run {
         assert_eq!(protocols, 1);
     }
 
+    /// Compactions in the log, and how many of them marked rows that went while they ran.
+    fn compactions(&self) -> (usize, usize) {
+        let log = self.lake.path("public/orders/_delta_log");
+        let texts =
+            std::fs::read_dir(&log).unwrap().map(|f| std::fs::read_to_string(f.unwrap().path()).unwrap_or_default());
+        let compactions: Vec<String> = texts.filter(|text| text.contains(r#""operation":"OPTIMIZE""#)).collect();
+        let added = |text: &String| text.lines().any(|l| l.starts_with(r#"{"add""#) && l.contains("deletionVector"));
+        (compactions.len(), compactions.iter().filter(|text| added(text)).count())
+    }
+
     fn check_by_others(&self) {
         let Some(readers) = by_others(&self.lake.path("public/orders"), &self.source.names()) else {
             eprintln!("skipped: `cargo xtask setup test` installs the readers");
@@ -122,8 +132,8 @@ impl Run {
     }
 }
 
-async fn sequence(kind: KeyKind, seed: u64, cuts: u64) {
-    let mut run = Run::new(kind, seed);
+async fn sequence(kind: KeyKind, seed: u64, (keys, cuts): (u64, u64)) -> (usize, usize) {
+    let mut run = Run::new(kind, seed, keys);
     let mut sink = run.start().await;
     if run.source.dice.one_in(2) {
         // Rows that were there before: they come by a snapshot.
@@ -173,15 +183,29 @@ async fn sequence(kind: KeyKind, seed: u64, cuts: u64) {
     }
     run.check_log();
     run.check_by_others();
+    run.compactions()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_table_is_the_source_after_every_commit_whatever_its_key() {
     for (place, kind) in KEY_KINDS.into_iter().enumerate() {
-        for round in 0..4 {
+        for round in 0..3 {
             let seed = place as u64 * 1_000 + round;
             eprintln!("{kind:?}, seed {seed}");
-            sequence(kind, seed, 12).await;
+            sequence(kind, seed, (40, 12)).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_is_the_source_while_it_is_compacted() {
+    let (mut compactions, mut overtaken) = (0, 0);
+    for (place, kind) in KEY_KINDS.into_iter().enumerate() {
+        let seed = 500_000 + place as u64;
+        eprintln!("{kind:?}, seed {seed}");
+        let (all, marked) = sequence(kind, seed, (1_000, 50)).await;
+        compactions += all;
+        overtaken += marked;
+    }
+    assert!(compactions > 5 && overtaken > 2, "{compactions} compactions, {overtaken} of them beside changes");
 }

@@ -117,8 +117,12 @@ impl Target {
     }
 
     pub(crate) fn facts(&mut self, add: &Add) -> Arc<Facts> {
-        let form = &self.form;
-        Arc::clone(self.facts.entry(add.path.as_str().into()).or_insert_with(|| Arc::new(facts(add, form))))
+        if let Some(known) = self.facts.get(add.path.as_str()) {
+            return Arc::clone(known);
+        }
+        let found = Arc::new(facts(add, &self.form));
+        self.facts.insert(add.path.as_str().into(), Arc::clone(&found));
+        found
     }
 
     /// Forgets files that the table no longer has.

@@ -5,6 +5,7 @@
 //! copy of anything: it is all read again from the table.
 
 mod bounds;
+mod compact;
 mod fold;
 pub(crate) mod index;
 pub(crate) mod keys;
@@ -45,6 +46,7 @@ pub(crate) struct Upserts {
     parts: Vec<Part>,
     examined: Option<Examined>,
     staged: Option<Staged>,
+    job: Option<compact::Job>,
 }
 
 /// The cut's changes beside the rows that the table has now.
@@ -91,7 +93,7 @@ pub(crate) struct Form<'a> {
 
 impl Upserts {
     pub(crate) fn new(cache: Arc<KeyCache>) -> Self {
-        Self { cache, key: Vec::new(), target: None, parts: Vec::new(), examined: None, staged: None }
+        Self { cache, key: Vec::new(), target: None, parts: Vec::new(), examined: None, staged: None, job: None }
     }
 
     /// Names of the key columns.
@@ -281,7 +283,14 @@ impl Upserts {
     /// The table has what was staged.
     pub(crate) fn committed(&mut self, table: &Table) -> Result<()> {
         self.parts.clear();
-        let Some(staged) = self.staged.take() else { return Ok(()) };
+        match self.staged.take() {
+            Some(staged) => self.note(table, staged),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes in what the table has now.
+    fn note(&mut self, table: &Table, staged: Staged) -> Result<()> {
         let target = self.target()?;
         for (path, id, rows) in &staged.gone {
             target.note_gone(path, id.clone(), rows);

@@ -8,6 +8,7 @@ use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow_select::interleave::interleave;
 use futures::TryStreamExt;
 use millrace_core::{Error, Result};
+use tokio::task::JoinSet;
 
 use super::fold::{At, Fate, Folded, Image, Part, Source, places};
 use super::index::FileKeys;
@@ -19,9 +20,13 @@ use crate::file::writer::DataFile;
 use crate::log::Table;
 use crate::log::actions::Add;
 use crate::log::schema::Field;
+use crate::store::Store;
 
 /// Rows that are gathered at a time: what stands in memory twice.
 const CHUNK_ROWS: usize = 32 << 10;
+
+/// Files that rows are read from at a time: it is work for a core.
+const MAX_READ_AT_ONCE: usize = 4;
 
 /// The row that the table has under a key.
 #[derive(Clone, Debug)]
@@ -109,22 +114,38 @@ impl Gathering<'_> {
             let file = by_file.entry(&present.add.path).or_insert_with(|| (Arc::clone(&present.add), BTreeMap::new()));
             file.1.insert(present.row, *key);
         }
-        let fields: Vec<Field> = columns.iter().map(|c| self.fields[*c as usize].clone()).collect();
+        let fields: Arc<[Field]> = columns.iter().map(|c| self.fields[*c as usize].clone()).collect();
         let mut stored = StoredCells { columns: columns.into_iter().collect(), ..StoredCells::default() };
-        for (add, keys) in by_file.into_values() {
-            let rows: Vec<u32> = keys.keys().copied().collect();
-            let mut keys = keys.into_values();
-            let mut batches = FileReader::open(table.store(), &add).await?.read(&fields, Rows::These(&rows))?;
-            while let Some(batch) = batches.try_next().await? {
+        let mut waiting = by_file.into_values();
+        let mut reading = JoinSet::new();
+        let start = |reading: &mut JoinSet<_>, (add, keys): (Arc<Add>, BTreeMap<u32, u32>)| {
+            drop(reading.spawn(read_rows(table.store().clone(), add, Arc::clone(&fields), keys)));
+        };
+        waiting.by_ref().take(MAX_READ_AT_ONCE).for_each(|file| start(&mut reading, file));
+        while let Some(done) = reading.join_next().await {
+            let (keys, batches) = done.map_err(|e| Error::bug(format!("reading rows ended: {e}")))??;
+            waiting.by_ref().take(1).for_each(|file| start(&mut reading, file));
+            let mut keys = keys.into_iter();
+            for batch in batches {
                 let number = stored.batches.len() as u32;
                 let rows = batch.first().map_or(0, |c| c.len() as u32);
-                stored.at.extend(keys.by_ref().zip((0..rows).map(|row| (number, row))));
+                stored.at.extend(keys.by_ref().take(rows as usize).zip((0..rows).map(|row| (number, row))));
                 stored.batches.push(batch);
             }
         }
         metrics::counter!("millrace_delta_rows_read_total", "table" => table.place()).increment(stored.at.len() as u64);
         Ok(stored)
     }
+}
+
+/// The keys of rows in the order of the rows, and batches of those rows.
+type ReadRows = (Vec<u32>, Vec<Vec<ArrayRef>>);
+
+/// Reads these columns of some rows of a file. `keys`: by row.
+async fn read_rows(store: Store, add: Arc<Add>, fields: Arc<[Field]>, keys: BTreeMap<u32, u32>) -> Result<ReadRows> {
+    let rows: Vec<u32> = keys.keys().copied().collect();
+    let batches = FileReader::open(&store, &add).await?.read(&fields, Rows::These(&rows))?;
+    Ok((keys.into_values().collect(), batches.try_collect().await?))
 }
 
 /// Columns of all that rows are gathered from.
