@@ -56,6 +56,10 @@ pub struct DeltaConfig {
     /// Of mode `upsert`: merge small files and write files anew of which much is gone, beside the stream.
     #[serde(default = "defaults::compaction")]
     pub compaction: bool,
+    /// Of mode `upsert`: remove files that the table has not referred to for `delta.deletedFileRetentionDuration`, at every
+    /// tenth checkpoint.
+    #[serde(default = "defaults::vacuum")]
+    pub vacuum: bool,
     /// Columns by which new tables are partitioned. Rows without one of them become dead letters.
     #[serde(default)]
     pub partition_by: Vec<String>,
@@ -91,6 +95,10 @@ mod defaults {
         true
     }
 
+    pub(super) fn vacuum() -> bool {
+        true
+    }
+
     /// 20 million rows.
     pub(super) fn index_memory() -> u64 {
         256 << 20
@@ -119,6 +127,7 @@ impl DeltaConfig {
             key: BTreeMap::new(),
             index_memory: defaults::index_memory(),
             compaction: defaults::compaction(),
+            vacuum: defaults::vacuum(),
             partition_by: Vec::new(),
             target_file_size: defaults::target_file_size(),
             checkpoint_interval: defaults::checkpoint_interval(),

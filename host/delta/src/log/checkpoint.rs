@@ -12,7 +12,8 @@ use millrace_core::environment::{Environment, Task};
 use millrace_core::{Error, Result};
 use tokio::sync::Semaphore;
 
-use super::{kernel, load};
+use super::actions::Metadata;
+use super::{kernel, load, unused};
 use crate::store::{Store, store_error};
 
 /// Listing the log to clean it costs more than a checkpoint.
@@ -24,6 +25,8 @@ static ROOM: Semaphore = Semaphore::const_new(2);
 /// When the next checkpoint is due, and the one under way.
 pub(super) struct Checkpoints {
     every: u64,
+    /// Files that no version of the table's retention refers to are removed.
+    vacuums: bool,
     /// The version of the last one of ours, or at which we began.
     last: u64,
     running: Option<(Task, Arc<AtomicBool>)>,
@@ -32,7 +35,11 @@ pub(super) struct Checkpoints {
 impl Checkpoints {
     /// `every`: commits; 0 = never.
     pub(super) fn new(every: u64, opened_at: u64) -> Self {
-        Self { every, last: opened_at, running: None }
+        Self { every, vacuums: false, last: opened_at, running: None }
+    }
+
+    pub(super) fn vacuum(&mut self) {
+        self.vacuums = true;
     }
 
     pub(super) fn after_commit(&mut self, store: &Store, environment: &dyn Environment, version: u64) {
@@ -46,11 +53,21 @@ impl Checkpoints {
         let finished = Arc::clone(&done);
         let store = store.clone();
         let clean = (version / self.every).is_multiple_of(CHECKPOINTS_A_CLEANING);
+        let vacuum = clean && self.vacuums;
         let now_millis = environment.now() / 1_000;
         let work = async move {
             report(&store, version, checkpoint(&store, version).await);
             if clean {
                 report(&store, version, clean_log(&store, version, now_millis).await);
+            }
+            if vacuum {
+                let removed = unused::remove(&store, now_millis).await;
+                if let Ok(removal) = &removed {
+                    let table = store.location();
+                    tracing::debug!(%table, files = removal.files, bytes = removal.bytes, "unused files removed");
+                    metrics::counter!("millrace_delta_files_removed_total", "table" => table).increment(removal.files);
+                }
+                report_cleaning(&store, removed.map(|_removal| ()));
             }
             finished.store(true, Ordering::Release);
         };
@@ -66,6 +83,12 @@ fn report(store: &Store, version: u64, result: Result<()>) {
             tracing::warn!(%table, version, %error, "no checkpoint; the next one is tried in time");
             metrics::counter!("millrace_delta_checkpoint_failures_total", "table" => table).increment(1);
         }
+    }
+}
+
+fn report_cleaning(store: &Store, result: Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(table = %store.location(), %error, "unused files stay; the next removal is tried in time");
     }
 }
 
@@ -105,6 +128,14 @@ async fn clean_log(store: &Store, version: u64, now_millis: i64) -> Result<()> {
         .map_err(|e| Error::retry("table.cleaning", format!("{}: {e}", store.location())))
 }
 
+/// How long files that the table no longer refers to are kept, milliseconds.
+pub(super) fn file_retention_millis(metadata: &Metadata) -> i64 {
+    let stated = metadata.property("delta.deletedFileRetentionDuration").and_then(parse_interval);
+    i64::try_from(stated.unwrap_or(DEFAULT_FILE_RETENTION).as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Delta's own.
+const DEFAULT_FILE_RETENTION: Duration = Duration::from_secs(7 * 86_400);
 /// Delta's own.
 const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 86_400);
 

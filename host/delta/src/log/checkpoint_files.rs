@@ -12,7 +12,7 @@ use millrace_core::{Error, Result};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::actions::{Add, DvDescriptor, Entry, Txn};
+use super::actions::{Add, DvDescriptor, Entry, Remove, Txn};
 use super::load::LOG;
 use crate::store::{Store, store_error};
 
@@ -20,6 +20,7 @@ use crate::store::{Store, store_error};
 pub(super) struct Checkpointed {
     pub txns: Vec<Txn>,
     pub adds: Vec<Add>,
+    pub removes: Vec<Remove>,
 }
 
 /// Reads one file of a checkpoint, and its sidecars where it has some and files are wanted.
@@ -39,6 +40,7 @@ async fn read_one(store: &Store, name: &str, with_files: bool, into: &mut Checkp
         let entry = Entry::parse(&place, &bytes)?;
         into.txns.extend(entry.txns);
         into.adds.extend(entry.adds);
+        into.removes.extend(entry.removes);
         let sidecars = entry.sidecars.into_iter().map(|s| s.path).collect();
         return Ok(if with_files { sidecars } else { Vec::new() });
     }
@@ -47,7 +49,7 @@ async fn read_one(store: &Store, name: &str, with_files: bool, into: &mut Checkp
 
 fn parquet(bytes: Bytes, with_files: bool, into: &mut Checkpointed) -> Result<Vec<String>, String> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| e.to_string())?;
-    let wanted: &[&str] = if with_files { &["txn", "add", "sidecar"] } else { &["txn"] };
+    let wanted: &[&str] = if with_files { &["txn", "add", "remove", "sidecar"] } else { &["txn"] };
     let fields = builder.parquet_schema().root_schema().get_fields();
     let roots: Vec<usize> = (0..fields.len()).filter(|i| wanted.contains(&fields[*i].name())).collect();
     if roots.is_empty() {
@@ -62,6 +64,9 @@ fn parquet(bytes: Bytes, with_files: bool, into: &mut Checkpointed) -> Result<Ve
         }
         if let Some(add) = root(&batch, "add") {
             collect_adds(add, &mut into.adds)?;
+        }
+        if let Some(remove) = root(&batch, "remove") {
+            collect_removes(remove, &mut into.removes)?;
         }
         if let Some(sidecar) = root(&batch, "sidecar") {
             let paths = Texts::of(sidecar, "path");
@@ -122,6 +127,23 @@ fn collect_adds(add: &StructArray, into: &mut Vec<Add>) -> Result<(), String> {
             data_change: false,
             stats: stats.get(row),
             tags: map(add, "tags", row).filter(|tags| !tags.is_empty()),
+            deletion_vector: dvs.as_ref().and_then(|dvs| dvs.get(row)),
+        });
+    }
+    Ok(())
+}
+
+fn collect_removes(remove: &StructArray, into: &mut Vec<Remove>) -> Result<(), String> {
+    let paths = Texts::of(remove, "path");
+    let dvs = remove.column_by_name("deletionVector").and_then(|c| c.as_struct_opt()).map(Vectors::of);
+    for row in (0..remove.len()).filter(|row| remove.is_valid(*row)) {
+        into.push(Remove {
+            path: paths.get(row).ok_or("a removal without a path")?,
+            deletion_timestamp: long(remove, "deletionTimestamp", row),
+            data_change: false,
+            extended_file_metadata: None,
+            partition_values: None,
+            size: None,
             deletion_vector: dvs.as_ref().and_then(|dvs| dvs.get(row)),
         });
     }

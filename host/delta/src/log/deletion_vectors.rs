@@ -67,6 +67,16 @@ pub(crate) async fn write(store: &Store, id: &str, vectors: &[&RoaringTreemap]) 
     Ok(written.into_iter().map(descriptor).collect())
 }
 
+/// The file that holds an entry's deletion vector, in the table's folder; `None` where it lies elsewhere or in the log.
+pub(crate) fn location(store: &Store, add: &Add) -> Result<Option<Path>> {
+    let Some(dv) = &add.deletion_vector else { return Ok(None) };
+    let damaged = |e: KernelError| Error::halt("log.damaged", format!("{}/{}: {e}", store.location(), add.path));
+    let folder = folder_url(store)?;
+    let url = described(dv).and_then(|d| d.absolute_path(&folder)).map_err(damaged)?;
+    let relative = url.as_ref().and_then(|url| url.as_str().strip_prefix(folder.as_str()));
+    Ok(relative.and_then(|path| Path::from_url_path(path).ok()))
+}
+
 /// What the kernel reads is fetched before: its seam is synchronous.
 struct Fetched {
     bytes: Bytes,

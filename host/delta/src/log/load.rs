@@ -9,7 +9,7 @@ use object_store::path::Path;
 use serde::de::DeserializeOwned;
 
 use super::TableState;
-use super::actions::{Entry, Txn};
+use super::actions::{Entry, Remove, Txn};
 use super::checkpoint_files::{self, Checkpointed};
 use super::files::Files;
 use super::kernel;
@@ -147,6 +147,22 @@ pub(crate) async fn newest(store: &Store, with_files: bool) -> Result<Option<Tab
         files,
         files_changed_at: version,
     }))
+}
+
+/// Removals that the log still tells of, oldest first: those of the newest checkpoint and of the commits after it.
+pub(super) async fn removes(store: &Store) -> Result<Vec<Remove>> {
+    let listing = list(store, 0).await?;
+    let checkpoint = listing.newest_checkpoint();
+    let mut found = Checkpointed::default();
+    for name in checkpoint.iter().flat_map(|(_, names)| names) {
+        checkpoint_files::read(store, name, true, &mut found).await?;
+    }
+    let first = checkpoint.as_ref().map_or(0, |(v, _)| v + 1);
+    for version in listing.commits.into_iter().filter(|v| *v >= first) {
+        let entry = entry(store, version).await?.ok_or_else(|| missing(&store.location(), version))?;
+        found.removes.extend(entry.removes);
+    }
+    Ok(found.removes)
 }
 
 fn by_id(txns: Vec<Txn>) -> impl Iterator<Item = (String, Txn)> {

@@ -14,6 +14,7 @@ pub(crate) mod files;
 pub(crate) mod kernel;
 mod load;
 pub(crate) mod schema;
+pub(crate) mod unused;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -143,6 +144,11 @@ impl Table {
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// From now on files that no version of the table's retention refers to are removed, at every tenth checkpoint.
+    pub(crate) fn vacuum(&mut self) {
+        self.checkpoints.vacuum();
     }
 
     pub(crate) fn environment(&self) -> &Arc<dyn Environment> {

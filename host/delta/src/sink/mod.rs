@@ -454,7 +454,11 @@ async fn fence_table(
 async fn open_table(store: Store, environment: &Arc<dyn Environment>, config: &DeltaConfig) -> Result<Table> {
     let (environment, every) = (Arc::clone(environment), config.checkpoint_interval);
     if config.mode == Mode::Upsert {
-        Table::open_with_files(store, environment, every).await
+        let mut table = Table::open_with_files(store, environment, every).await?;
+        if config.vacuum {
+            table.vacuum();
+        }
+        Ok(table)
     } else {
         Table::open(store, environment, every).await
     }

@@ -135,6 +135,8 @@ pub(super) struct Source {
     full: bool,
     /// Distinct keys that there are.
     keys: u64,
+    /// How regions are spelled.
+    region: &'static str,
 }
 
 impl Source {
@@ -146,12 +148,23 @@ impl Source {
         let images = if full { Images::Full } else { Images::Key };
         let schema = Arc::new(TableSchema::new(orders(), columns, images));
         let keys = if kind == KeyKind::Boolean { 2 } else { 40 };
-        Self { kind, schema, mirror: Mirror::default(), dice, full, keys }
+        Self { kind, schema, mirror: Mirror::default(), dice, full, keys, region: "r" }
     }
 
     pub(super) fn with_keys(mut self, keys: u64) -> Self {
         self.keys = keys.min(if self.kind == KeyKind::Boolean { 2 } else { keys });
         self
+    }
+
+    /// Regions that make awkward names of folders.
+    pub(super) fn with_odd_regions(mut self) -> Self {
+        self.region = "ü %41/=:";
+        self
+    }
+
+    /// What would come next, without that it does.
+    pub(super) fn clone_of(&self) -> Self {
+        Self { schema: Arc::clone(&self.schema), mirror: self.mirror.clone(), dice: Dice(self.dice.0), ..*self }
     }
 
     fn image(&self, rows: &mut RowsBuilder, kind: ChangeType, id: u64, cells: [Cell<'_>; 3]) {
@@ -181,7 +194,7 @@ impl Source {
         let position = Order::new(self.mirror.commit, 1);
         rows.begin_change(position, self.mirror.commit * 1_000);
         let id = self.dice.below(self.keys);
-        let region = format!("r{}", self.dice.below(3));
+        let region = format!("{}{}", self.region, self.dice.below(3));
         let fresh = |dice: &mut Dice| Row {
             value: (!dice.one_in(4)).then(|| format!("v{}", dice.below(1_000))),
             wide: format!("wide {} {}", dice.below(1_000_000), "x".repeat(50)),
