@@ -173,6 +173,20 @@ pub const ALL: &[Metric] = &[
     ),
     metric("millrace_delta_compactions_total", Counter, Unit::Count, "table", "compactions of a table in mode upsert"),
     metric(
+        "millrace_delta_compaction_failures_total",
+        Counter,
+        Unit::Count,
+        "table",
+        "compactions that did not succeed; the next one is tried after the next cut",
+    ),
+    metric(
+        "millrace_delta_files_removed_total",
+        Counter,
+        Unit::Count,
+        "table",
+        "files that a table in mode upsert did not refer to for its retention, removed",
+    ),
+    metric(
         "millrace_delta_key_scans_total",
         Counter,
         Unit::Count,

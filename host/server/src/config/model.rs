@@ -257,7 +257,8 @@ pub struct BatchEntry {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CutEntry {
-    /// A cut ends at the first commit of the source after this time. Default: 250ms, and more while commits are slow.
+    /// A cut ends at the first commit of the source after this time. Default: 250ms (mode `upsert`: 1s, on S3 5s), and more
+    /// while commits are slow.
     #[serde(default)]
     pub interval: Option<Interval>,
     /// A cut ends at the first commit after this many row images. Default: 100000.

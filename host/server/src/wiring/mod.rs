@@ -9,6 +9,7 @@ mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_connectors::file::FileConfig;
 use millrace_connectors::generator::GeneratorConfig;
@@ -23,10 +24,10 @@ use millrace_core::sink::Sink;
 use millrace_core::source::Source;
 use millrace_core::stage::StageLoader;
 use millrace_core::{Error, Result};
-use millrace_delta::{DeltaConfig, DeltaSink, ObjectRecords};
+use millrace_delta::{DeltaConfig, DeltaSink, Mode, ObjectRecords};
 
 use crate::config::Loaded;
-use crate::config::model::{LettersEntry, PipelineFile, SettingsEntry, SinkEntry, SourceEntry};
+use crate::config::model::{PipelineFile, SinkEntry, SourceEntry};
 use crate::telemetry::Health;
 
 pub use letters::NdjsonLetters;
@@ -84,7 +85,7 @@ pub fn build(loaded: &Loaded, host: &Host) -> Result<Pipeline> {
         records,
         loader,
         stages,
-        settings: Settings { take_over: host.take_over, ..settings(&config.settings, config.dead_letters.as_ref()) },
+        settings: Settings { take_over: host.take_over, ..settings(config) },
         env: host.env.clone(),
     })
 }
@@ -197,8 +198,18 @@ fn sink_root(template: &str) -> &str {
     root.trim_end_matches('/')
 }
 
-fn settings(entry: &SettingsEntry, letters: Option<&LettersEntry>) -> Settings {
+/// A commit to a table of current rows writes anew what it knows of every file that it touches: ten a second would leave
+/// millions of entries a day in the log. Between its commits and an object store lie more round trips than a disk has.
+fn cut_interval(sink: &SinkEntry) -> Option<Duration> {
+    let delta = sink.delta.as_ref().filter(|delta| delta.mode == Mode::Upsert)?;
+    let local = !delta.path.contains("://") || delta.path.starts_with("file://");
+    Some(Duration::from_secs(if local { 1 } else { 5 }))
+}
+
+fn settings(config: &PipelineFile) -> Settings {
+    let (entry, letters) = (&config.settings, config.dead_letters.as_ref());
     let default = Settings::default();
+    let default = Settings { cut_interval: cut_interval(&config.sink).unwrap_or(default.cut_interval), ..default };
     let batch = BatchLimits {
         rows: entry.batch.rows.map_or(default.batch.rows, |r| r as usize),
         bytes: entry.batch.bytes.map_or(default.batch.bytes, |b| b.0 as usize),
