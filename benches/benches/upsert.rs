@@ -1,17 +1,30 @@
 //! Upserts into Delta tables of several sizes: wall, CPU and memory of a cut, beside delta-rs MERGE of the same changes.
+//!
+//! Each table is made in one process and measured in another, so that memory is that of the cuts alone. Which cases run
+//! can be named: `cargo bench -p millrace-benches --bench upsert -- 10k_into_10m`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench may panic")]
 
+#[path = "upsert/cases.rs"]
+mod cases;
+#[path = "upsert/merge.rs"]
+mod merge;
 #[path = "upsert/rows.rs"]
 mod rows;
+#[path = "upsert/scan.rs"]
+mod scan;
 #[path = "upsert/table.rs"]
 mod table;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cpu_time::ProcessTime;
 use millrace_benches::{Measured, median};
+use serde_json::{Value, json};
 
-use self::rows::{Changes, Ids};
+use self::cases::{CASES, Case};
+use self::rows::Changes;
 use self::table::Lake;
 
 /// Cuts that are measured after the first, which reads what later ones find in memory.
@@ -37,73 +50,108 @@ fn report(metric: &str, unit: &'static str, value: f64, baseline: Option<f64>) {
     Measured { bench: "upsert", metric, unit, value, baseline, aa: None }.report();
 }
 
-/// The most memory that the process held since it was asked to forget, MiB.
+/// The most memory that this process ever held, MiB.
 fn peak_rss() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a status");
     let line = status.lines().find(|l| l.starts_with("VmHWM")).expect("a peak");
     line.split_whitespace().nth(1).expect("a number").parse::<f64>().expect("a number") / 1024.0
 }
 
-fn forget_peak() {
-    std::fs::write("/proc/self/clear_refs", "5").expect("the peak is reset");
+/// Runs this program for one case; what it prints last is its answer.
+fn child(what: &str, case: &Case, folder: &Path) -> Value {
+    let program = std::env::current_exe().expect("this program");
+    let output = Command::new(program).args([what, case.name]).arg(folder).output().expect("a process");
+    assert!(output.status.success(), "{what} {}: {}", case.name, String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null)
 }
 
-/// One size and form of table.
-struct Case {
-    name: &'static str,
-    rows: u64,
-    files: u64,
-    changes: u64,
-    ids: Ids,
-    /// Every second update leaves out its wide text.
-    unsent: bool,
+fn fill(case: &Case, folder: &Path) {
+    Lake::open(folder, false).fill(case.rows, case.files, case.ids);
 }
 
-struct Found {
-    warm: Took,
-    cold: Took,
-    peak: f64,
-}
-
-fn run(case: &Case) -> Found {
-    let mut lake = Lake::new();
-    lake.fill(case.rows, case.files, case.ids);
-    // Only what the changes need counts, not what made the table.
-    lake.restart();
-    forget_peak();
-    let mut changes = Changes::new(case.rows, case.ids, case.unsent);
-    let mut cuts = Vec::new();
-    for _ in 0..=WARM {
-        let batches = changes.next(case.changes);
-        cuts.push(timed(|| lake.commit(batches)));
-    }
+/// Without compaction: the table is to keep its files, and the CPU is to be that of the cuts.
+fn measure(case: &Case, folder: &Path) -> Value {
+    let mut lake = Lake::open(folder, false);
+    let mut changes = Changes::new(case);
+    let mut cuts: Vec<Took> = (0..=WARM)
+        .map(|_| {
+            let batches = changes.next(case.changes);
+            timed(|| lake.commit(batches))
+        })
+        .collect();
     let cold = cuts.remove(0);
     let of = |f: fn(&Took) -> f64| median(cuts.iter().map(f).collect());
-    let warm = Took { wall: of(|t| t.wall), cpu: of(|t| t.cpu) };
-    let (name, peak) = (case.name, peak_rss());
-    report(&format!("{name}_ms"), "ms", warm.wall, None);
-    report(&format!("{name}_cpu_ms"), "cpu ms", warm.cpu, None);
-    report(&format!("{name}_cold_ms"), "ms", cold.wall, None);
-    report(&format!("{name}_peak_rss_mib"), "MiB", peak, None);
-    Found { warm, cold, peak }
+    json!({
+        "ms": of(|t| t.wall),
+        "cpu_ms": of(|t| t.cpu),
+        "cold_ms": cold.wall,
+        "peak_rss_mib": peak_rss(),
+    })
+}
+
+/// A table after a hundred cuts, as a reader finds it.
+fn scanned() {
+    let case = CASES.iter().find(|c| c.name == "10k_into_1m").expect("a case");
+    let folder = tempfile::tempdir().expect("a folder");
+    child("fill", case, folder.path());
+    child("hundred", case, folder.path());
+    let Some(found) = scan::scan(folder.path()) else { return };
+    let get = |name: &str| found[name].as_f64().expect("a number");
+    report("scan_after_100_cuts_cpu_ms", "cpu ms", get("ms"), Some(get("compacted_ms")));
+    report("scan_after_100_cuts_files", "files", get("files"), None);
+    report("scan_vs_compacted", "ratio", get("ms") / get("compacted_ms"), None);
+}
+
+fn hundred(case: &Case, folder: &Path) {
+    let mut lake = Lake::open(folder, true);
+    let mut changes = Changes::new(case);
+    for _ in 0..100 {
+        let batches = changes.next(case.changes);
+        lake.commit(batches);
+    }
+}
+
+fn run(case: &Case) -> Value {
+    let folder = tempfile::tempdir().expect("a folder");
+    child("fill", case, folder.path());
+    let merge = case.merge.then(|| merge::merge(case, folder.path())).flatten();
+    let found = child("measure", case, folder.path());
+    let of = |name: &str| merge.as_ref().and_then(|m| m[name].as_f64());
+    for (name, unit) in [("ms", "ms"), ("cpu_ms", "cpu ms"), ("cold_ms", "ms"), ("peak_rss_mib", "MiB")] {
+        report(&format!("{}_{name}", case.name), unit, found[name].as_f64().expect("a number"), of(name));
+    }
+    json!({ "ours": found, "merge": merge })
 }
 
 fn main() {
-    let case = |name, rows, files, changes, ids, unsent| Case { name, rows, files, changes, ids, unsent };
-    let small = [
-        case("1k_into_100k", 100_000, 20, 1_000, Ids::Ascending, false),
-        case("10k_into_100k", 100_000, 20, 10_000, Ids::Ascending, false),
-        case("1k_into_1m", 1_000_000, 20, 1_000, Ids::Ascending, false),
-    ];
-    small.iter().for_each(|case| drop(run(case)));
-    let million = run(&case("10k_into_1m", 1_000_000, 20, 10_000, Ids::Ascending, false));
-    run(&case("1k_into_10m", 10_000_000, 20, 1_000, Ids::Ascending, false));
-    let ten = run(&case("10k_into_10m", 10_000_000, 20, 10_000, Ids::Ascending, false));
-    run(&case("10k_into_10m_shuffled", 10_000_000, 20, 10_000, Ids::Shuffled, false));
-    run(&case("10k_into_10m_1000_files", 10_000_000, 1_000, 10_000, Ids::Ascending, false));
-    run(&case("10k_into_10m_unsent", 10_000_000, 20, 10_000, Ids::Ascending, true));
-    report("upsert_10k_into_10m_ms", "ms", ten.warm.wall, None);
-    report("peak_rss_mib_10m", "MiB", ten.peak, None);
-    report("cold_start_10m_ms", "ms", ten.cold.wall, None);
-    report("cost_per_row_10m_vs_1m", "ratio", ten.warm.cpu / million.warm.cpu, None);
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    if let [what, name, folder] = args.as_slice() {
+        let case = CASES.iter().find(|c| c.name == name).expect("a case");
+        match what.as_str() {
+            "fill" => fill(case, Path::new(folder)),
+            "hundred" => hundred(case, Path::new(folder)),
+            _ => println!("{}", measure(case, Path::new(folder))),
+        }
+        return;
+    }
+    let wanted = |case: &&Case| args.is_empty() || args.iter().any(|a| a == case.name);
+    let found: Vec<(&str, Value)> = CASES.iter().filter(wanted).map(|case| (case.name, run(case))).collect();
+    if args.is_empty() || args.iter().any(|a| a == "scan") {
+        scanned();
+    }
+    let get = |case: &str, whose: &str, name: &str| {
+        found.iter().find(|(n, _)| *n == case).and_then(|(_, v)| v[whose][name].as_f64())
+    };
+    let ours = |name| get("10k_into_10m", "ours", name);
+    if let (Some(wall), Some(cpu), Some(peak)) = (ours("ms"), ours("cpu_ms"), ours("peak_rss_mib")) {
+        report("upsert_10k_into_10m_ms", "ms", wall, get("10k_into_10m", "merge", "ms"));
+        report("peak_rss_mib_10m", "MiB", peak, get("10k_into_10m", "merge", "peak_rss_mib"));
+        if let Some(merge) = get("10k_into_10m", "merge", "cpu_ms") {
+            report("cpu_vs_merge_10m", "ratio", cpu / merge, None);
+        }
+        if let Some(million) = get("10k_into_1m", "ours", "cpu_ms") {
+            report("cost_per_row_10m_vs_1m", "ratio", cpu / million, None);
+        }
+    }
 }

@@ -7,6 +7,8 @@ use millrace_core::builder::{Cells, RowsBuilder};
 use millrace_core::position::{Order, SourceKey};
 use millrace_core::schema::{Column, ColumnType, Images, TableName, TableSchema};
 
+use crate::cases::Case;
+
 pub(crate) const BATCH: usize = 1_000;
 
 pub(crate) fn source() -> SourceKey {
@@ -109,8 +111,8 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn new(rows: u64, ids: Ids, unsent: bool) -> Self {
-        Self { rows, ids, unsent, state: 7, commit: 1 << 40 }
+    pub(crate) fn new(case: &Case) -> Self {
+        Self { rows: case.rows, ids: case.ids, unsent: case.unsent, state: 7, commit: 1 << 40 }
     }
 
     pub(crate) fn next(&mut self, count: u64) -> Vec<ChangeBatch> {
@@ -134,9 +136,5 @@ impl Changes {
             batches.extend(builder.finish().unwrap());
         }
         batches
-    }
-
-    pub(crate) fn commit(&self) -> i64 {
-        self.commit
     }
 }

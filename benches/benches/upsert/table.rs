@@ -1,7 +1,7 @@
 //! The table that is measured, behind the sink's own seam.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use millrace_core::batch::ChangeBatch;
@@ -18,37 +18,24 @@ use crate::rows::{Ids, inserts, source};
 
 pub(crate) struct Lake {
     runtime: Runtime,
-    folder: tempfile::TempDir,
-    sink: Option<DeltaSink>,
-    epoch: u64,
+    sink: DeltaSink,
 }
 
 impl Lake {
-    pub(crate) fn new() -> Self {
+    /// A new host of the table in this folder: nothing of it is in memory. `compaction`: beside the cuts.
+    pub(crate) fn open(folder: &Path, compaction: bool) -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let mut lake = Self { runtime, folder: tempfile::tempdir().expect("a folder"), sink: None, epoch: 0 };
-        lake.restart();
-        lake
-    }
-
-    pub(crate) fn table(&self) -> PathBuf {
-        self.folder.path().join("public/orders")
-    }
-
-    /// A new host: nothing of the table is in memory.
-    pub(crate) fn restart(&mut self) {
-        self.epoch += 1;
-        self.sink = None;
         let config = DeltaConfig {
             mode: Mode::Upsert,
-            ..DeltaConfig::new(format!("{}/{{namespace}}/{{table}}", self.folder.path().display()))
+            compaction,
+            ..DeltaConfig::new(format!("{}/{{namespace}}/{{table}}", folder.display()))
         };
-        let environment = Arc::new(TokioEnvironment::default()) as Arc<dyn Environment>;
+        let environment = Arc::new(TokioEnvironment::new()) as Arc<dyn Environment>;
         let mut sink = DeltaSink::new(config, "bench", environment).expect("a sink");
         let tables: BTreeSet<TableName> = [TableName::new("public", "orders")].into();
-        let claim = Claim { pipeline: "bench".into(), incarnation: "1".into(), epoch: self.epoch, tables };
-        self.runtime.block_on(sink.fence(&claim)).expect("a fence");
-        self.sink = Some(sink);
+        let claim = Claim { pipeline: "bench".into(), incarnation: "1".into(), epoch: 1, tables };
+        runtime.block_on(sink.fence(&claim)).expect("a fence");
+        Self { runtime, sink }
     }
 
     /// Writes `rows` rows in `files` files.
@@ -73,7 +60,7 @@ impl Lake {
             commit_time: 0,
             end: false,
         };
-        let sink = self.sink.as_mut().expect("a sink");
+        let sink = &mut self.sink;
         self.runtime.block_on(async {
             for batch in batches {
                 sink.write(batch).await.expect("written");
