@@ -245,8 +245,8 @@ impl SinkTable {
         if is_shell(state) {
             metadata.configuration.remove(SHELL);
             metadata.partition_columns.clone_from(&self.partition_by);
-            metadata = self.with_key(metadata);
         }
+        let metadata = self.with_key(metadata);
         let upgrade = features::upgraded_protocol(&state.protocol, &self.schema);
         Ok(upgrade.map(Action::Protocol).into_iter().chain([Action::MetaData(metadata)]).collect())
     }

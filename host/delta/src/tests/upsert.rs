@@ -321,3 +321,21 @@ async fn columns_come_and_go_and_rows_keep_what_they_had() {
     let found = current(&lake, &lake.path("public/orders"), &["id", "note", "more"]).await;
     assert_eq!(found, [["1", "a", "NULL"], ["2", "b2", "m"]]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_no_partition_can_have_is_a_letter() {
+    let mut lake = Lake::new(Mode::Upsert);
+    lake.config.partition_by = vec!["note".into()];
+    lake.config.key = [("public.orders".to_owned(), vec!["id".to_owned(), "note".to_owned()])].into();
+    let mut sink = lake.sink();
+    fenced(&mut sink, 1, &[]).await;
+    let batch = [(1, Insert, Some(1), Some("a")), (2, Insert, Some(1), Some("")), (3, Insert, Some(1), Some("b"))];
+    let prepared = commit(&mut sink, images(&batch)).await;
+    assert_eq!(codes(&prepared), ["sink.key_missing"]);
+    assert_rows(&rows_of(&lake).await, &[("1", "a"), ("1", "b")]);
+    // After a restart the key is that of the partition's folder and of the file.
+    let mut next = lake.sink();
+    fenced(&mut next, 2, &[orders()]).await;
+    commit(&mut next, images(&[(4, Delete, Some(1), Some("a")), (5, Post, Some(1), Some("b"))])).await;
+    assert_rows(&rows_of(&lake).await, &[("1", "b")]);
+}

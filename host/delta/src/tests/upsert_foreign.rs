@@ -170,3 +170,41 @@ async fn a_data_file_that_is_gone_or_damaged_is_named() {
         assert!(error.message.contains(file.file_name().unwrap().to_str().unwrap()), "{error}");
     }
 }
+
+const CREATE_LARGE: &str = r"
+import sys, polars
+from deltalake import write_deltalake, WriterProperties
+rows = polars.DataFrame({'id': range(0, 400_000, 2), 'note': [f'n {i}' for i in range(200_000)]})
+write_deltalake(sys.argv[1], rows, configuration={'delta.enableDeletionVectors': 'true'},
+                writer_properties=WriterProperties(max_row_group_size=10_000))
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_groups_that_can_not_have_a_key_are_left_out_and_rows_are_counted_right() {
+    let Some(python) = python() else { return };
+    let mut lake = Lake::new(Mode::Upsert);
+    // Its 200,000 keys do not fit.
+    lake.config.index_memory = 1 << 20;
+    let table = lake.path("public/orders");
+    run_python(&python, CREATE_LARGE, &[&table.display().to_string()]);
+    let mut sink = lake.sink();
+    fenced(&mut sink, 1, &[]).await;
+    // In the second, the eighth, the last row group, and between two keys.
+    let cut = stage(
+        &mut sink,
+        &[
+            (1, Delete, Some(20_000), None),
+            (2, Delete, Some(39_998), None),
+            (3, Post, Some(150_000), None),
+            (4, Delete, Some(399_998), None),
+            (5, Insert, Some(150_001), Some("new")),
+        ],
+    )
+    .await;
+    sink.commit(&cut).await.unwrap();
+    let found = rows(&lake).await;
+    let has = |id: &str| found.iter().find(|(i, _)| i == id).map(|(_, note)| note.as_str());
+    assert_eq!(found.len(), 199_998);
+    assert_eq!([has("20000"), has("39998"), has("399998")], [None; 3]);
+    assert_eq!([has("150000"), has("150001"), has("19998")], [Some("n 75000"), Some("new"), Some("n 9999")]);
+}

@@ -209,3 +209,25 @@ async fn the_table_is_the_source_while_it_is_compacted() {
     }
     assert!(compactions > 5 && overtaken > 2, "{compactions} compactions, {overtaken} of them beside changes");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_files_are_read_right_whether_their_keys_fit_in_memory_or_not() {
+    for kind in [KeyKind::Long, KeyKind::Text] {
+        for index_memory in [1 << 20, 64 << 20] {
+            let mut run = Run::new(kind, 900, 150_000);
+            run.lake.config.index_memory = index_memory;
+            run.lake.config.partition_by = Vec::new();
+            let mut sink = run.start().await;
+            for changes in [250_000, 20_000, 20_000] {
+                write_all(&mut sink, &run.source.batches(changes)).await;
+                let cut = cut(Order::new(run.source.mirror.commit, 1));
+                assert!(sink.prepare(&cut).await.unwrap().refused.is_empty());
+                sink.commit(&cut).await.unwrap();
+                sink = run.start().await;
+            }
+            assert!(run.source.mirror.rows.len() > 80_000);
+            run.check().await;
+            run.check_log();
+        }
+    }
+}

@@ -31,6 +31,7 @@ use self::keys::{KeyForm, Keys, SharedForm, can_be_key, form, shown};
 use self::locate::{Found, Target, Wanted};
 use self::rows::{Gathering, NewFile, Present, PresentRows};
 use crate::file::layout::{Layout, Misfit};
+use crate::file::partition;
 use crate::log::Table;
 use crate::log::actions::{Action, Add, Remove};
 use crate::log::schema::DeltaSchema;
@@ -144,7 +145,8 @@ impl Upserts {
         let columns = layout.cells(&batch)?;
         let form = Arc::clone(&self.target()?.form);
         let of_key = key_columns(&form, &columns)?;
-        let keys = form.encode(&of_key)?;
+        let mut keys = form.encode(&of_key)?;
+        without_partition(&form, layout, &of_key, &mut keys)?;
         let keyless = if batch.is_truncate() { None } else { keyless(&form, &of_key, &keys, &batch) };
         self.parts.push(Part { batch, columns, keys });
         Ok(keyless)
@@ -154,7 +156,9 @@ impl Upserts {
     pub(crate) fn check_keys(&mut self, layout: &Layout, batch: &ChangeBatch) -> Result<Option<(Vec<u32>, Misfit)>> {
         let form = Arc::clone(&self.target()?.form);
         let of_key = key_columns(&form, &layout.cells(batch)?)?;
-        Ok(keyless(&form, &of_key, &form.encode(&of_key)?, batch))
+        let mut keys = form.encode(&of_key)?;
+        without_partition(&form, layout, &of_key, &mut keys)?;
+        Ok(keyless(&form, &of_key, &keys, batch))
     }
 
     /// Source tables that have changes here which are no letters.
@@ -310,11 +314,32 @@ impl Upserts {
 /// In a table's properties: its key columns, as a JSON list.
 pub(crate) const KEY: &str = "millrace.key";
 
+/// A key column by which the table is partitioned is NULL in the table where its value has no text (an empty one, a year
+/// beyond 9999): such a row would not be found again.
+fn without_partition(form: &KeyForm, layout: &Layout, of_key: &[ArrayRef], keys: &mut Keys) -> Result<()> {
+    for (field, cells) in form.fields.iter().zip(of_key) {
+        if layout.partition.iter().all(|(f, ..)| f.name != field.name) {
+            continue;
+        }
+        for row in 0..cells.len() {
+            if partition::value(cells, row)?.is_none() {
+                keys.without.push(row as u32);
+            }
+        }
+    }
+    keys.without.sort_unstable();
+    keys.without.dedup();
+    Ok(())
+}
+
 fn keyless(form: &KeyForm, of_key: &[ArrayRef], keys: &Keys, batch: &ChangeBatch) -> Option<(Vec<u32>, Misfit)> {
     let first = *keys.without.first()? as usize;
     let missing = form.fields.iter().zip(of_key).find(|(_, cells)| cells.is_null(first));
     let column = missing.map(|(field, _)| field.name.clone());
-    let reason = format!("the row has no value for the key column `{}`", column.as_deref().unwrap_or("?"));
+    let reason = match &column {
+        Some(column) => format!("the row has no value for the key column `{column}`"),
+        None => "the value of a key column can not be that of a partition".to_owned(),
+    };
     let mut changes: Vec<u32> = keys.without.iter().map(|row| batch.changes[*row as usize]).collect();
     changes.dedup();
     Some((changes, Misfit { code: "sink.key_missing", reason, column }))
