@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         ["demo", rest @ ..] => demo::run(rest),
         ["test", rest @ ..] => test::run(rest),
         ["check", only @ ..] => check::run(only),
-        ["plugins"] => plugins::build().map(|_| ()),
+        ["plugins"] => plugins::build_all().map(|_| ()),
         ["bench", rest @ ..] => bench::run(rest),
         ["soak", name] => soak::run(name),
         ["help" | "--help" | "-h"] => {

@@ -9,6 +9,10 @@ use crate::command::Run;
 use crate::{Outcome, paths};
 
 pub(crate) const TARGET: &str = "wasm32-unknown-unknown";
+/// What many users of Rust know; its standard library reaches for WASI, which the host links empty.
+pub(crate) const WASI_TARGET: &str = "wasm32-wasip2";
+/// Built for [`WASI_TARGET`], as plugins/dist/NAME-wasip2.wasm, for the tests of the host's WASI.
+const WITH_WASI: [&str; 2] = ["wasi-probe", "cast-rename"];
 
 /// Builds every plugin of plugins/ into plugins/dist/FOLDER.wasm and answers that folder.
 pub(crate) fn build() -> Outcome<PathBuf> {
@@ -22,6 +26,21 @@ pub(crate) fn build() -> Outcome<PathBuf> {
         publish(&target.join(TARGET).join("release").join(file), &dist.join(format!("{folder}.wasm")))?;
     }
     if plugins.is_empty() { Err("plugins/ holds no crate of type cdylib".to_owned()) } else { Ok(dist) }
+}
+
+/// As [`build`], and those that import WASI; what the tests need.
+pub(crate) fn build_all() -> Outcome<PathBuf> {
+    let dist = build()?;
+    let (workspace, target) = (paths::root().join("plugins"), paths::guest_target());
+    let packages = WITH_WASI.iter().flat_map(|name| ["--package", *name]);
+    let build = Run::cargo().args(["build", "--release", "--locked", "--target", WASI_TARGET]).args(packages);
+    build.dir(&workspace).env("CARGO_TARGET_DIR", &target).must()?;
+    for name in WITH_WASI {
+        let file = format!("{}.wasm", name.replace('-', "_"));
+        let component = target.join(WASI_TARGET).join("release").join(file);
+        publish(&component, &dist.join(format!("{name}-wasip2.wasm")))?;
+    }
+    Ok(dist)
 }
 
 /// Builds one plugin with a setting of cargo's own, apart from the others, and answers the component's file.

@@ -10,7 +10,7 @@ use crate::{Outcome, paths, plugins};
 pub(crate) fn run(filter: &[&str]) -> Outcome {
     setup::run(Scope::Test)?;
     let start = Instant::now();
-    let dist = plugins::build()?;
+    let dist = plugins::build_all()?;
     let millrace = paths::build_millrace()?;
     let mut counts = Counts::default();
     let main = Run::cargo().args(["test", "--release", "--locked", "--workspace", "--no-fail-fast"]);

@@ -52,6 +52,13 @@ impl HostState {
     }
 }
 
+impl HostState {
+    /// What WASI hands out: streams, pollables.
+    pub(crate) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+}
+
 impl std::fmt::Debug for HostState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HostState").field("memory", &self.memory).finish_non_exhaustive()
@@ -65,7 +72,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     log::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |s| s)?;
     metrics::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |s| s)?;
     crypto::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |s| s)?;
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    crate::wasi::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

@@ -235,6 +235,9 @@ fn start_clock(store: &mut Store<HostState>, time: Duration) {
 }
 
 fn fault(error: &wasmtime::Error, state: &HostState, limits: &Limits, deadline: Duration) -> Fault {
+    if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+        return Fault::Trap(format!("it ended itself with exit status {}", exit.0));
+    }
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Fault::Timeout(deadline),
         Some(Trap::StackOverflow) => Fault::Stack,

@@ -1,18 +1,23 @@
 //! The WASI that some languages' runtimes insist on: empty, and the same at every run.
 //!
-//! No files, no environment, no arguments, no network; the clock stands still at 1970, entropy is a fixed sequence, and what is
-//! written to the standard streams goes to the plugin's log.
+//! No files, no environment, no arguments, no network; the clock stands still at 1970, who sleeps wakes at once, entropy is a
+//! fixed sequence, and what is written to the standard streams goes to the plugin's log.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::io::AsyncWrite;
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
+use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 use wasmtime_wasi::random::Deterministic;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder};
 
+use crate::host::HostState;
 use crate::log::{Level, PluginLog};
 
 /// Any sequence does; this one is not all zeros, which some generators can not start from.
@@ -20,6 +25,58 @@ const ENTROPY: [u8; 16] = *b"millrace-plugins";
 
 /// Bytes that a plugin may ask of `random` at once.
 const MAX_RANDOM: u64 = 1 << 20;
+
+/// Links the empty WASI.
+pub(crate) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    // wasmtime's own waits by the machine's clock, whatever clock a context has, and no deadline runs while the host waits: a
+    // plugin could hold its pipeline for as long as it likes.
+    linker.allow_shadowing(true);
+    monotonic_clock::add_to_linker::<_, NoWaiting>(linker, |state| Timeless(state.table()))?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+struct NoWaiting;
+
+impl HasData for NoWaiting {
+    type Data<'a> = Timeless<'a>;
+}
+
+/// A clock that stands still, on which every moment that one can wait for has come.
+struct Timeless<'a>(&'a mut ResourceTable);
+
+struct Come;
+
+#[async_trait]
+impl Pollable for Come {
+    async fn ready(&mut self) {}
+}
+
+impl Timeless<'_> {
+    fn come(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
+        let come = self.0.push(Come)?;
+        subscribe(self.0, come)
+    }
+}
+
+impl monotonic_clock::Host for Timeless<'_> {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        Ok(HostMonotonicClock::now(&StoppedClock))
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<u64> {
+        Ok(HostMonotonicClock::resolution(&StoppedClock))
+    }
+
+    fn subscribe_instant(&mut self, _: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        self.come()
+    }
+
+    fn subscribe_duration(&mut self, _: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        self.come()
+    }
+}
 
 /// The context of one instance.
 pub(crate) fn context(log: &PluginLog) -> WasiCtx {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::command::{Run, has};
-use crate::{Outcome, paths};
+use crate::{Outcome, paths, plugins};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -31,8 +31,9 @@ impl Scope {
 pub(crate) fn run(scope: Scope) -> Outcome {
     let start = Instant::now();
     system::install(if scope == Scope::Demo { system::DEMO } else { system::ALL })?;
-    wasm_target()?;
+    rust_target(plugins::TARGET)?;
     if scope != Scope::Demo {
+        rust_target(plugins::WASI_TARGET)?;
         let cache = paths::cache()?;
         std::fs::create_dir_all(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
         servers::install(&cache)?;
@@ -41,16 +42,15 @@ pub(crate) fn run(scope: Scope) -> Outcome {
     Ok(())
 }
 
-fn wasm_target() -> Outcome {
-    const TARGET: &str = "wasm32-unknown-unknown";
+fn rust_target(target: &str) -> Outcome {
     let rustc = || Run::new("rustc").quiet();
-    let libs = rustc().args(["--print", "target-libdir", "--target", TARGET]).output()?;
+    let libs = rustc().args(["--print", "target-libdir", "--target", target]).output()?;
     if Path::new(libs.trim()).is_dir() {
         return Ok(());
     }
-    println!("setup: the compiler lacks the target {TARGET} for the plugins");
+    println!("setup: the compiler lacks the target {target} for the plugins");
     if !has("rustup") {
-        return Err(format!("install the standard library for {TARGET}, or rustup, which fetches it"));
+        return Err(format!("install the standard library for {target}, or rustup, which fetches it"));
     }
-    Run::new("rustup").args(["target", "add", TARGET]).must()
+    Run::new("rustup").args(["target", "add", target]).must()
 }

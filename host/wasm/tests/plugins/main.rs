@@ -4,3 +4,4 @@ mod first_party;
 mod fixture;
 mod hostile;
 mod loading;
+mod wasi;
