@@ -10,13 +10,14 @@ use support::Place;
 #[test]
 fn every_verb_answers_help_with_an_example() {
     let place = Place::new();
-    let verbs: [&[&str]; 8] = [
+    let verbs: [&[&str]; 9] = [
         &[],
         &["run"],
         &["test"],
         &["validate"],
         &["plugin", "inspect"],
         &["plugin", "build"],
+        &["plugin", "test"],
         &["schema"],
         &["generate"],
     ];

@@ -61,14 +61,15 @@ fn config(pooled: bool) -> Config {
     if pooled {
         let mut pool = PoolingAllocationConfig::default();
         pool.total_component_instances(INSTANCES)
-            .total_core_instances(INSTANCES * 4)
+            .total_core_instances(INSTANCES * 16)
             .total_memories(INSTANCES)
             .total_tables(INSTANCES * 4)
             .total_stacks(INSTANCES)
             .max_memory_size((MEMORY_CEILING_MIB as usize) << 20)
             // Tables are bounded by each plugin's limits; CPython has 10,000 entries.
             .table_elements(200_000)
-            .max_core_instances_per_component(16)
+            // CPython with its libraries is 38 of them; a Rust or JavaScript plugin is one to three.
+            .max_core_instances_per_component(64)
             .max_tables_per_component(32)
             .linear_memory_keep_resident(KEEP_RESIDENT)
             .decommit_batch_size(1);

@@ -116,7 +116,7 @@ impl types::Host for HostState {}
 
 impl log::Host for HostState {
     fn threshold(&mut self) -> wasmtime::Result<log::Level> {
-        Ok(match PluginLog::threshold() {
+        Ok(match self.log.threshold() {
             Level::Trace => log::Level::Trace,
             Level::Debug => log::Level::Debug,
             Level::Info => log::Level::Info,

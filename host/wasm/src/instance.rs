@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     Answer(u32),
     /// Its name, and the plugin's last words.
     Trap(String),
+    /// What the plugin says of itself: the same as a trap, but the instance lives.
+    Bug(String),
 }
 
 impl Fault {
@@ -37,6 +39,7 @@ impl Fault {
             Fault::Stack => "plugin.stack",
             Fault::Answer(_) => "plugin.answer_too_large",
             Fault::Trap(_) => "plugin.trap",
+            Fault::Bug(_) => "plugin.bug",
         }
     }
 
@@ -48,13 +51,13 @@ impl Fault {
             Fault::Memory(_) => "raise `limits: { memory_mib }` of the stage if the plugin needs the memory",
             Fault::Stack => "look for a recursion without an end in the plugin",
             Fault::Answer(_) => "raise `limits: { answer_mib }` of the stage if the plugin's rows are that large",
-            Fault::Trap(_) => "it is a bug of the plugin: run the row through `millrace test`",
+            Fault::Trap(_) | Fault::Bug(_) => "it is a bug of the plugin: run the row through `millrace test`",
         }
     }
 
     /// May be the fault of an instance that has grown old, not of the rows: once more on a fresh one.
     pub(crate) fn may_be_age(&self) -> bool {
-        !matches!(self, Fault::Trap(_) | Fault::Answer(_))
+        !matches!(self, Fault::Trap(_) | Fault::Bug(_) | Fault::Answer(_))
     }
 }
 
@@ -66,6 +69,7 @@ impl fmt::Display for Fault {
             Fault::Stack => write!(f, "ran out of stack"),
             Fault::Answer(mib) => write!(f, "handed more than {mib} MiB to the host"),
             Fault::Trap(words) => write!(f, "trapped: {words}"),
+            Fault::Bug(words) => write!(f, "met a bug of its own: {words}"),
         }
     }
 }
@@ -190,9 +194,21 @@ impl Instance {
         }
     }
 
+    /// What a `bug` comes to: a runtime that was refused memory may live on and say so.
+    pub(crate) fn bug(&self, words: String) -> Fault {
+        match self.store.data().memory.refused {
+            true => Fault::Memory(self.limits.memory_mib),
+            false => Fault::Bug(words),
+        }
+    }
+
     /// Whether it has served its time: calls, or memory that it will not give back.
     pub(crate) fn is_worn(&self) -> bool {
-        self.calls >= self.limits.calls_per_instance || self.memory() >= self.limits.watermark_bytes()
+        let memory = &self.store.data().memory;
+        self.calls >= self.limits.calls_per_instance
+            || memory.bytes >= self.limits.watermark_bytes()
+            // Refused memory once: what its runtime made of that is nobody's to know.
+            || memory.refused
     }
 
     pub(crate) fn memory(&self) -> usize {

@@ -14,6 +14,7 @@ mod bindings;
 mod cache;
 mod component;
 mod componentize;
+pub mod conformance;
 mod engine;
 mod host;
 mod instance;

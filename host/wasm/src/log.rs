@@ -28,10 +28,14 @@ const LABEL_BYTES: usize = 128;
 #[derive(Clone, Debug)]
 pub(crate) struct PluginLog(Arc<Inner>);
 
+/// Lines as the plugin wrote them, for who wants to see them beside the host's log.
+pub(crate) type Tap = Arc<Mutex<Vec<(Level, String)>>>;
+
 #[derive(Debug)]
 struct Inner {
     plugin: String,
     lines_per_second: u32,
+    tap: Option<Tap>,
     window: Mutex<Window>,
     series: Mutex<HashSet<String>>,
 }
@@ -49,14 +53,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl PluginLog {
-    pub(crate) fn new(plugin: &str, lines_per_second: u32) -> Self {
+    pub(crate) fn new(plugin: &str, lines_per_second: u32, tap: Option<Tap>) -> Self {
         let window = Mutex::new(Window { start: Instant::now(), lines: 0, left_out: 0 });
-        let inner = Inner { plugin: plugin.to_string(), lines_per_second, window, series: Mutex::default() };
+        let inner = Inner { plugin: plugin.to_string(), lines_per_second, tap, window, series: Mutex::default() };
         Self(Arc::new(inner))
     }
 
     /// The lowest level that is kept.
-    pub(crate) fn threshold() -> Level {
+    pub(crate) fn threshold(&self) -> Level {
+        if self.0.tap.is_some() {
+            return Level::Trace;
+        }
         use tracing::level_filters::LevelFilter;
         match LevelFilter::current() {
             LevelFilter::TRACE => Level::Trace,
@@ -78,6 +85,9 @@ impl PluginLog {
             );
         }
         let message = cut(message, MESSAGE_BYTES);
+        if let Some(tap) = &self.0.tap {
+            lock(tap).push((level, message.to_string()));
+        }
         let fields =
             fields.iter().take(16).map(|(name, value)| format!("{}={}", cut(name, NAME_BYTES), cut(value, 256)));
         let fields = fields.collect::<Vec<_>>().join(" ");
@@ -158,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_plugin_gets_its_lines_and_series_and_no_more() {
-        let log = PluginLog::new("loud", 3);
+        let log = PluginLog::new("loud", 3, None);
         let admitted = (0..10).filter(|_| log.admit().is_some()).count();
         assert_eq!(admitted, 3);
         let opened = (0..1_000).filter(|i| log.series(&format!("metric_{i}"), &[]).is_some()).count();
@@ -168,7 +178,7 @@ mod tests {
 
     #[test]
     fn names_of_metrics_are_the_hosts() {
-        let log = PluginLog::new("p", 3);
+        let log = PluginLog::new("p", 3, None);
         let labels = [("Über".to_string(), "x".repeat(1_000))];
         let (name, labels) = log.series("rows seen/total", &labels).expect("open");
         assert_eq!(name, "millrace_plugin_custom_rows_seen_total");

@@ -18,7 +18,7 @@ use crate::host::{HostState, linker};
 use crate::instance::Instance;
 use crate::keys::Keys;
 use crate::limits::Limits;
-use crate::log::PluginLog;
+use crate::log::{PluginLog, Tap};
 use crate::stage::{Settings, WasmStage};
 use crate::telemetry::Telemetry;
 
@@ -43,6 +43,7 @@ struct Inner {
     linker: Linker<HostState>,
     cache: Cache,
     options: RuntimeOptions,
+    tap: Option<Tap>,
     /// Components in use, by digest: two stages of one plugin share the code.
     prepared: Mutex<HashMap<String, Weak<Prepared>>>,
 }
@@ -78,10 +79,15 @@ impl WasmRuntime {
     /// # Errors
     /// `plugin.engine`: this machine can not run compiled wasm.
     pub fn new(options: RuntimeOptions) -> Result<Self> {
+        Self::with_tap(options, None)
+    }
+
+    /// `tap` gets the lines that plugins log.
+    pub(crate) fn with_tap(options: RuntimeOptions, tap: Option<Tap>) -> Result<Self> {
         let engine = crate::engine::engine()?;
         let linker = linker(&engine).map_err(|e| Error::bug(format!("the plugin host's functions: {e:#}")))?;
         let cache = Cache::new(options.cache.clone());
-        Ok(Self(Arc::new(Inner { engine, linker, cache, options, prepared: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { engine, linker, cache, options, tap, prepared: Mutex::default() })))
     }
 
     /// Compiles a component and says what it is. Runs nothing of it but `describe`.
@@ -107,7 +113,7 @@ impl WasmRuntime {
     }
 
     async fn describe(&self, prepared: &Prepared, limits: &Limits) -> Result<Info> {
-        let log = PluginLog::new("inspected", limits.log_lines_per_second);
+        let log = PluginLog::new("inspected", limits.log_lines_per_second, None);
         let host = HostState::new(limits, log, Keys::default(), Vec::new());
         let failed =
             |fault: crate::instance::Fault| Error::config(fault.code(), format!("describe {fault}")).hint(fault.hint());
@@ -140,7 +146,7 @@ impl WasmRuntime {
         self.0.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn stage(&self, spec: &StageSpec, artifact: &[u8]) -> Result<WasmStage> {
+    pub(crate) async fn stage(&self, spec: &StageSpec, artifact: &[u8]) -> Result<WasmStage> {
         let found = crate::digest(artifact);
         if found != spec.digest {
             let message = format!("the file has the digest {found}, not {}", spec.digest);
@@ -160,7 +166,7 @@ impl WasmRuntime {
         let info = self.describe(&prepared, &limits).await?;
         check_config(&info, &spec.config)?;
         let settings = Settings {
-            log: PluginLog::new(&spec.name, limits.log_lines_per_second),
+            log: PluginLog::new(&spec.name, limits.log_lines_per_second, self.0.tap.clone()),
             telemetry: Telemetry::new(&spec.name, &spec.digest),
             spec: spec.clone(),
             prepared,

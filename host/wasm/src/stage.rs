@@ -12,6 +12,7 @@ use millrace_core::stage::{Stage, StageOutput, StagePlan, StageSpec};
 use millrace_core::{Error, Result};
 
 use crate::batch::Shipment;
+use crate::bindings::types::StageError;
 use crate::component::Prepared;
 use crate::host::HostState;
 use crate::instance::{Fault, Instance, Plan, Verdicts, stage_error};
@@ -98,6 +99,16 @@ impl WasmStage {
         Self { settings, instance: Some(instance), plans: Vec::new(), next_id: 1 }
     }
 
+    /// Sends a batch without a row, which the engine never does but the contract allows: the answer must be empty too.
+    pub(crate) async fn apply_nothing(&mut self, batch: &ChangeBatch) -> Result<StageOutput> {
+        let Some(planned) = self.planned(&batch.schema).await? else { return Ok(StageOutput::default()) };
+        let fault = match self.call(&batch.slice(0, 0), &planned).await? {
+            Ok(output) => return Ok(output),
+            Err(fault) => fault,
+        };
+        Err(self.settings.failed("a batch without rows", &fault))
+    }
+
     /// The plan for a schema, made and checked when it is first seen.
     async fn planned(&mut self, schema: &Arc<TableSchema>) -> Result<Option<Arc<Planned>>> {
         let known = self.plans.iter().find(|(s, _)| Arc::ptr_eq(s, schema) || s == schema);
@@ -147,6 +158,17 @@ impl WasmStage {
         let start = Instant::now();
         let answer = instance.run(shipment.batch(&meta, &columns)).await;
         self.settings.telemetry.call(batch.rows(), start.elapsed(), instance.memory());
+        let answer = match answer {
+            Ok(Err(StageError::Bug(words))) => {
+                let fault = instance.bug(words);
+                if !instance.is_worn() {
+                    self.instance = Some(instance);
+                }
+                self.settings.telemetry.fault(fault.code());
+                return Ok(Err(fault));
+            }
+            answer => answer,
+        };
         let verdicts = match answer {
             Ok(verdicts) => verdicts,
             Err(fault) => {

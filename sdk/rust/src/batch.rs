@@ -30,6 +30,19 @@ impl From<u8> for ChangeType {
     }
 }
 
+impl ChangeType {
+    /// "insert", "update_preimage", "update_postimage", "delete"; what a later contract adds is "other".
+    pub fn name(self) -> &'static str {
+        match self {
+            ChangeType::Insert => "insert",
+            ChangeType::UpdatePreimage => "update_preimage",
+            ChangeType::UpdatePostimage => "update_postimage",
+            ChangeType::Delete => "delete",
+            ChangeType::Other(_) => "other",
+        }
+    }
+}
+
 /// A run of row images of one table: the columns that the plan reads, in the plan's order.
 #[derive(Debug)]
 pub(crate) struct Batch {

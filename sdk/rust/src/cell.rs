@@ -261,6 +261,7 @@ impl fmt::Display for Decimal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Decimal::Text(text) => f.write_str(text),
+            Decimal::Unscaled { unscaled: 0, scale } if scale <= 0 => f.write_str("0"),
             Decimal::Unscaled { unscaled, scale } if scale <= 0 => {
                 write!(f, "{unscaled}{:0<width$}", "", width = usize::from(scale.unsigned_abs()))
             }

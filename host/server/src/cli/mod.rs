@@ -66,6 +66,7 @@ pub fn main() -> ExitCode {
         Verb::Test(args) => (Threads::One, args.json),
         Verb::Validate(args) => (Threads::One, args.json),
         Verb::Plugin(plugin::Verb::Inspect(args)) => (Threads::One, args.json),
+        Verb::Plugin(plugin::Verb::Test(args)) => (Threads::One, args.json),
         Verb::Plugin(plugin::Verb::Build(_)) | Verb::Schema(_) | Verb::Generate(_) => (Threads::One, false),
     };
     let outcome = runtime.build().and_then(|runtime| runtime.block_on(cli.verb.perform()));
@@ -86,6 +87,7 @@ impl Verb {
             Verb::Test(args) => test::perform(&args).await,
             Verb::Validate(args) => validate::perform(&args).await,
             Verb::Plugin(plugin::Verb::Inspect(args)) => plugin::inspect(&args).await,
+            Verb::Plugin(plugin::Verb::Test(args)) => plugin::test(&args).await,
             Verb::Plugin(plugin::Verb::Build(args)) => plugin::build(&args),
             Verb::Schema(args) => schema::perform(&args),
             Verb::Generate(args) => generate::perform(&args),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use millrace_core::Result;
 use millrace_core::stage::StageLoader;
+use millrace_wasm::conformance::Verdict;
 use millrace_wasm::{Inspection, Keys, RuntimeOptions, WasmRuntime};
 use serde_json::{Map, Value};
 
@@ -35,6 +36,11 @@ impl PluginRuntime {
         let options =
             RuntimeOptions { pipeline: pipeline.to_owned(), cache: self.cache.clone(), keys: Keys::new(keys) };
         Ok(Arc::new(WasmRuntime::new(options)?))
+    }
+
+    /// Runs the conformance kit on a component: the cases whose name contains `only`.
+    pub async fn conformance(&self, bytes: &[u8], only: &str) -> Result<Vec<Verdict>> {
+        millrace_wasm::conformance::run(bytes, self.cache.clone(), only).await
     }
 
     /// Says what a component is.
