@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod command;
+mod conformance;
 mod demo;
 mod paths;
 mod plugins;
@@ -19,10 +20,12 @@ pub(crate) type Outcome<T = ()> = Result<T, String>;
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  setup [demo|test|all]      install what the demo or the tests need, and say what it does (default: all)
+  setup [demo|test|guests|all]   install what the demo, the tests or `conformance` need, and say what it does (default: all,
+                             without guests)
   demo [--json]              run the main job on the embedded default, swap its plugin meanwhile, reconcile the counts
   test [FILTER]              the tests of all workspaces, with real servers
   check [STEP...]            format, tidy, the model of the protocol, lints, documentation, licences
+  conformance [LANGUAGE...]  build the conformance kit's plugins with every SDK and run the kit: a line for each language
   plugins                    build plugins/ as components into plugins/dist/
   bench [NAME...] [--json FILE]   benches, as a table with medians and an A/A control
   soak NAME                  what is too long for `test` (kills, simulator, swaps, load), with a dated result file
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         ["demo", rest @ ..] => demo::run(rest),
         ["test", rest @ ..] => test::run(rest),
         ["check", only @ ..] => check::run(only),
+        ["conformance", only @ ..] => conformance::run(only),
         ["plugins"] => plugins::build_all().map(|_| ()),
         ["bench", rest @ ..] => bench::run(rest),
         ["soak", name] => soak::run(name),

@@ -1,5 +1,6 @@
 //! Installs what the demo and the tests need, once: pinned, by the ordinary package clients, and says what it does.
 
+pub(crate) mod guests;
 mod servers;
 mod system;
 
@@ -13,6 +14,8 @@ use crate::{Outcome, paths, plugins};
 pub(crate) enum Scope {
     Demo,
     Test,
+    /// The toolchains of Python and JavaScript plugins, for `conformance`; no other scope brings them.
+    Guests,
     All,
 }
 
@@ -21,8 +24,9 @@ impl Scope {
         match word {
             "demo" => Ok(Scope::Demo),
             "test" => Ok(Scope::Test),
+            "guests" => Ok(Scope::Guests),
             "all" => Ok(Scope::All),
-            _ => Err(format!("`setup {word}`: there are demo, test and all")),
+            _ => Err(format!("`setup {word}`: there are demo, test, guests and all")),
         }
     }
 }
@@ -30,6 +34,11 @@ impl Scope {
 /// Brings the machine to where the scope's commands run. Quick when nothing is missing.
 pub(crate) fn run(scope: Scope) -> Outcome {
     let start = Instant::now();
+    if scope == Scope::Guests {
+        guests::install()?;
+        println!("setup: everything is there ({:.1} s)", start.elapsed().as_secs_f64());
+        return Ok(());
+    }
     system::install(if scope == Scope::Demo { system::DEMO } else { system::ALL })?;
     rust_target(plugins::TARGET)?;
     if scope != Scope::Demo {

@@ -39,7 +39,7 @@ pub(crate) fn install(cache: &Path) -> Outcome {
 }
 
 /// Runs `make` unless its result is there already, made from the same pins.
-fn once(target: &Path, pins: &str, make: impl FnOnce(&Path) -> Outcome) -> Outcome {
+pub(super) fn once(target: &Path, pins: &str, make: impl FnOnce(&Path) -> Outcome) -> Outcome {
     let stamp = target.join(".millrace-pins");
     if fs::read_to_string(&stamp).is_ok_and(|found| found == pins) {
         return Ok(());

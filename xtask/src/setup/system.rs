@@ -37,6 +37,14 @@ const PSQL: Need = Need {
     used_for: "a client with TLS: the fetched ones are built without",
 };
 
+const NODE: Need = Need {
+    name: "Node.js 20 or later",
+    present: || Run::new("node").args(["-e", "process.exit(parseInt(process.versions.node) < 20)"]).succeeds(),
+    packages: &["nodejs"],
+    used_for: "building JavaScript plugins",
+};
+
+pub(crate) const GUESTS: &[Need] = &[PYTHON, NPM, NODE];
 pub(crate) const DEMO: &[Need] = &[C_COMPILER, CMAKE, MAKE];
 pub(crate) const ALL: &[Need] = &[C_COMPILER, CMAKE, MAKE, PYTHON, NPM, OPENSSL, PSQL];
 

@@ -74,9 +74,11 @@ impl Transform for Kit {
             Op::RefusePlan => return Err(Error::schema("the kit refuses this table")),
             Op::ThrowInPlan => panic!("thrown on purpose"),
             Op::Copy => copy(schema, plan),
-            Op::CopyColumns => data(schema).filter_map(|c| plan.column(c)).collect::<Vec<_>>().into_iter().for_each(|c| {
-                plan.map::<Any>(c, |value, out| out.set(value));
-            }),
+            Op::CopyColumns => {
+                data(schema).filter_map(|c| plan.column(c)).collect::<Vec<_>>().into_iter().for_each(|c| {
+                    plan.map::<Any>(c, |value, out| out.set(value));
+                })
+            }
             Op::Show => show(schema, plan),
             Op::Kinds => kinds(plan),
             Op::RenameTable => plan.rename_table(&self.to),
@@ -167,10 +169,12 @@ impl Kit {
                     Ok(())
                 });
             }
-            Op::Cents => plan.convert::<Text>(column, DataType::Int64, |text, out| match Decimal::Text(text).scaled(2) {
-                Some(cents) => out.set_int(cents),
-                None => Err(Reject::new("decimal.parse", format!("{text:?} is no amount"))),
-            }),
+            Op::Cents => {
+                plan.convert::<Text>(column, DataType::Int64, |text, out| match Decimal::Text(text).scaled(2) {
+                    Some(cents) => out.set_int(cents),
+                    None => Err(Reject::new("decimal.parse", format!("{text:?} is no amount"))),
+                })
+            }
             Op::Filter => plan.filter::<Text>(column, move |text| text != not),
             Op::FilterNull => plan.filter_cells::<Text>(column, |cell| cell.value().is_some()),
             Op::Route => plan.route::<Text>(column, |text| Some(format!("to_{text}"))),
@@ -184,7 +188,8 @@ impl Kit {
 
     fn by_row(&self, column: millrace_sdk::Col, plan: &mut TransformPlan) {
         let (op, not, value) = (self.op, self.not.clone(), self.value.clone());
-        let increased = (op == Op::Increase).then(|| plan.definition(column).ty.clone()).map(|ty| plan.write(column, ty));
+        let increased =
+            (op == Op::Increase).then(|| plan.definition(column).ty.clone()).map(|ty| plan.write(column, ty));
         let input = plan.read(column);
         match op {
             Op::FilterRows => plan.may_drop(),
@@ -193,7 +198,8 @@ impl Kit {
         }
         plan.each_row(move |row, out| {
             if let (Some(output), Cell::Value(Value::Int(v))) = (increased, row.get(input)) {
-                let more = v.checked_add(1).ok_or_else(|| Reject::new("int.overflow", format!("{v} is the greatest")))?;
+                let more =
+                    v.checked_add(1).ok_or_else(|| Reject::new("int.overflow", format!("{v} is the greatest")))?;
                 return out.cell(output).set_int(more);
             }
             let Cell::Value(Value::Text(text)) = row.get(input) else { return Ok(()) };

@@ -1,0 +1,57 @@
+//! Builds the conformance kit's plugins of every SDK and runs the kit on them: a line for each language.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::command::Run;
+use crate::setup::guests;
+use crate::{Outcome, paths, plugins};
+
+/// A language: its name, and how the kit's components are built with its SDK.
+type Language = (&'static str, fn() -> Outcome<Vec<PathBuf>>);
+
+const LANGUAGES: &[Language] =
+    &[("rust", rust), ("python", guests::python_kit), ("javascript", guests::javascript_kit)];
+
+/// All languages, or those named.
+pub(crate) fn run(only: &[&str]) -> Outcome {
+    if let Some(unknown) = only.iter().find(|name| LANGUAGES.iter().all(|(known, _)| known != *name)) {
+        let known: Vec<&str> = LANGUAGES.iter().map(|(name, _)| *name).collect();
+        return Err(format!("`conformance {unknown}`: there are {}", known.join(", ")));
+    }
+    let chosen: Vec<&Language> = LANGUAGES.iter().filter(|(name, _)| only.is_empty() || only.contains(name)).collect();
+    let millrace = paths::build_millrace()?;
+    let mut lines = Vec::new();
+    let mut wrong = false;
+    for (name, build) in chosen {
+        let (mut passed, mut failed) = (0, 0);
+        for component in build()? {
+            let (more_passed, more_failed) = test(&millrace, &component)?;
+            passed += more_passed;
+            failed += more_failed;
+        }
+        wrong |= failed > 0 || passed == 0;
+        lines.push(format!("{name}: {passed} passed, {failed} failed"));
+    }
+    lines.iter().for_each(|line| println!("{line}"));
+    if wrong { Err("an SDK does not conform".to_owned()) } else { Ok(()) }
+}
+
+fn rust() -> Outcome<Vec<PathBuf>> {
+    let dist = plugins::build()?;
+    Ok(["conformance.wasm", "conformance-validator.wasm"].map(|file| dist.join(file)).to_vec())
+}
+
+/// Cases passed and failed; shows those that failed.
+fn test(millrace: &PathBuf, component: &PathBuf) -> Outcome<(u64, u64)> {
+    let mut answer = String::new();
+    let run = Run::new(millrace).args(["plugin", "test", "--json", "--conformance"]).arg(component);
+    run.lines(|line| answer.push_str(line))?;
+    let answer: Value = serde_json::from_str(&answer).map_err(|e| format!("{}: {e}: {answer}", component.display()))?;
+    let count = |what: &str| answer[what].as_u64().ok_or_else(|| format!("{}: {answer}", component.display()));
+    for case in answer["cases"].as_array().into_iter().flatten().filter(|case| !case["wrong"].is_null()) {
+        println!("FAIL  {}\n      {}", case["case"], case["wrong"].as_str().unwrap_or_default());
+    }
+    Ok((count("passed")?, count("failed")?))
+}
