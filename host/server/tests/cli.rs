@@ -10,11 +10,12 @@ use support::Place;
 #[test]
 fn every_verb_answers_help_with_an_example() {
     let place = Place::new();
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 10] = [
         &[],
         &["run"],
         &["test"],
         &["validate"],
+        &["plugin", "new"],
         &["plugin", "inspect"],
         &["plugin", "build"],
         &["plugin", "test"],
@@ -29,6 +30,29 @@ fn every_verb_answers_help_with_an_example() {
         all += &format!("$ millrace {}\n{}\n", [verb, &["--help"]].concat().join(" "), said.stdout);
     }
     insta::assert_snapshot!(all);
+}
+
+#[test]
+fn a_new_plugin_is_written_in_each_language_and_nothing_is_overwritten() {
+    let place = Place::new();
+    let sdk = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sdk");
+    for (language, file) in [("rust", "src/lib.rs"), ("python", "plugin.py"), ("javascript", "plugin.js")] {
+        let new = ["plugin", "new", "--lang", language, "--sdk", sdk, &format!("in-{language}")];
+        let said = place.run(&new);
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        let folder = place.path().join(format!("in-{language}"));
+        assert!(folder.join(file).is_file());
+        for text in [file, "README.md"].map(|file| std::fs::read_to_string(folder.join(file)).unwrap()) {
+            assert!(!text.contains("{{"), "{text}");
+        }
+        let again = place.run(&new);
+        assert_eq!(again.code, Some(1));
+        assert!(again.stderr.contains("plugin.exists"), "{}", again.stderr);
+    }
+    for (args, code) in [(["Order", sdk], "plugin.name"), (["order", "/nowhere"], "plugin.sdk_not_found")] {
+        let said = place.run(&["plugin", "new", "--lang", "rust", "--sdk", args[1], args[0]]);
+        assert!(said.code == Some(1) && said.stderr.contains(code), "{}", said.stderr);
+    }
 }
 
 #[test]

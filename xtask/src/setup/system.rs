@@ -39,7 +39,7 @@ const PSQL: Need = Need {
 
 const NODE: Need = Need {
     name: "Node.js 20 or later",
-    present: || Run::new("node").args(["-e", "process.exit(parseInt(process.versions.node) < 20)"]).succeeds(),
+    present: || Run::new("node").args(["-e", "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)"]).succeeds(),
     packages: &["nodejs"],
     used_for: "building JavaScript plugins",
 };

@@ -5,6 +5,7 @@
 
 mod generate;
 mod plugin;
+mod plugin_new;
 mod report;
 mod run;
 mod schema;
@@ -67,7 +68,9 @@ pub fn main() -> ExitCode {
         Verb::Validate(args) => (Threads::One, args.json),
         Verb::Plugin(plugin::Verb::Inspect(args)) => (Threads::One, args.json),
         Verb::Plugin(plugin::Verb::Test(args)) => (Threads::One, args.json),
-        Verb::Plugin(plugin::Verb::Build(_)) | Verb::Schema(_) | Verb::Generate(_) => (Threads::One, false),
+        Verb::Plugin(plugin::Verb::Build(_) | plugin::Verb::New(_)) | Verb::Schema(_) | Verb::Generate(_) => {
+            (Threads::One, false)
+        }
     };
     let outcome = runtime.build().and_then(|runtime| runtime.block_on(cli.verb.perform()));
     match outcome {
@@ -87,6 +90,7 @@ impl Verb {
             Verb::Test(args) => test::perform(&args).await,
             Verb::Validate(args) => validate::perform(&args).await,
             Verb::Plugin(plugin::Verb::Inspect(args)) => plugin::inspect(&args).await,
+            Verb::Plugin(plugin::Verb::New(args)) => plugin_new::perform(&args),
             Verb::Plugin(plugin::Verb::Test(args)) => plugin::test(&args).await,
             Verb::Plugin(plugin::Verb::Build(args)) => plugin::build(&args),
             Verb::Schema(args) => schema::perform(&args),

@@ -12,9 +12,10 @@ use super::{Outcome, print, say};
 use crate::config::reference::io_reason;
 use crate::wiring::{PluginRuntime, plugins};
 
-/// Looks at plugins, tests them, and makes components of what a compiler wrote
+/// Starts plugins, looks at them, tests them, and makes components of what a compiler wrote
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    New(super::plugin_new::Args),
     Inspect(InspectArgs),
     Build(BuildArgs),
     Test(TestArgs),

@@ -73,10 +73,13 @@ def build(module: Path, output: Path, with_wasi: bool = False) -> None:
     with tempfile.TemporaryDirectory() as folder:
         entry = _ENTRY.format(module=module.stem, role=role, role_class=role.capitalize(), call=call)
         (Path(folder) / "millrace_entry.py").write_text(entry)
+        # Not the folder that the SDK is installed in: everything else that is there would be looked through.
+        unused = shutil.ignore_patterns("wit", "build.py", "testing.py", "__pycache__")
+        shutil.copytree(Path(__file__).parent, Path(folder) / "millrace", ignore=unused)
         staged = output.with_suffix(".wasm.new")
         with resources.as_file(resources.files("millrace") / "wit") as wit:
             command = [componentize_py(), "-d", str(wit), "-w", f"sdk-{role}", "componentize", "millrace_entry"]
-            paths = [folder, str(module.resolve().parent), *_search_path()[:1]]
+            paths = [folder, str(module.resolve().parent)]
             command += [word for path in paths for word in ("-p", path)]
             command += ([] if with_wasi else ["--stub-wasi"]) + ["-o", str(staged.resolve())]
             environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
