@@ -14,7 +14,7 @@ pub(crate) const WASI_TARGET: &str = "wasm32-wasip2";
 /// Built for [`WASI_TARGET`], as plugins/dist/NAME-wasip2.wasm, for the tests of the host's WASI.
 const WITH_WASI: [&str; 2] = ["wasi-probe", "cast-rename"];
 
-/// Builds every plugin of plugins/ into plugins/dist/FOLDER.wasm and answers that folder.
+/// Builds every plugin of plugins/ into plugins/dist/NAME.wasm and answers that folder.
 pub(crate) fn build() -> Outcome<PathBuf> {
     let workspace = paths::root().join("plugins");
     let target = paths::guest_target();
@@ -22,8 +22,8 @@ pub(crate) fn build() -> Outcome<PathBuf> {
     let dist = workspace.join("dist");
     fs::create_dir_all(&dist).map_err(|e| format!("{}: {e}", dist.display()))?;
     let plugins = components(&workspace)?;
-    for (folder, file) in &plugins {
-        publish(&target.join(TARGET).join("release").join(file), &dist.join(format!("{folder}.wasm")))?;
+    for (plugin, file) in &plugins {
+        publish(&target.join(TARGET).join("release").join(file), &dist.join(format!("{plugin}.wasm")))?;
     }
     if plugins.is_empty() { Err("plugins/ holds no crate of type cdylib".to_owned()) } else { Ok(dist) }
 }
@@ -80,19 +80,18 @@ fn component_linker() -> Outcome<PathBuf> {
     }
 }
 
-/// The workspace's components: each one's folder, and the name of the file that cargo builds.
+/// The workspace's components: each one's name, and that of the file that cargo builds.
 fn components(workspace: &Path) -> Outcome<Vec<(String, String)>> {
     let ask = Run::cargo().args(["metadata", "--no-deps", "--format-version", "1"]).dir(workspace).quiet();
     let metadata: Value = serde_json::from_str(&ask.output()?).map_err(|e| format!("cargo metadata: {e}"))?;
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut found = Vec::new();
     for package in list(&metadata["packages"]) {
-        let manifest = Path::new(package["manifest_path"].as_str().unwrap_or_default());
-        let folder = manifest.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+        let plugin = package["name"].as_str().unwrap_or_default().to_owned();
         let targets = list(&package["targets"]);
         let component = targets.iter().find(|target| list(&target["crate_types"]).contains(&"cdylib".into()));
         if let Some(name) = component.and_then(|target| target["name"].as_str()) {
-            found.push((folder, format!("{}.wasm", name.replace('-', "_"))));
+            found.push((plugin, format!("{}.wasm", name.replace('-', "_"))));
         }
     }
     Ok(found)

@@ -1,5 +1,5 @@
 //! CPU nanoseconds a row of a stage, Arrow in and Arrow out: a quick look while working on the boundary.
-//! `cargo xtask bench boundary` is what counts.
+//! `cargo xtask bench boundary` is what counts. With components as arguments: of those, each with an empty config.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,6 +65,13 @@ fn cpu() -> Duration {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let runtime = WasmRuntime::new(RuntimeOptions::default()).expect("runtime");
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    for path in &given {
+        measure(&runtime, path, path, "{}", 20_000).await;
+    }
+    if !given.is_empty() {
+        return;
+    }
     for (name, file, config) in [
         ("noop", "bench-noop", "{}"),
         ("filter+rename+convert", "bench-convert", "{}"),
@@ -75,31 +82,35 @@ async fn main() {
         ),
     ] {
         let path = format!("{}/../../plugins/dist/{file}.wasm", env!("CARGO_MANIFEST_DIR"));
-        let artifact = std::fs::read(path).expect("cargo xtask plugins");
-        let spec = StageSpec {
-            name: file.into(),
-            digest: millrace_wasm::digest(&artifact),
-            config: config.into(),
-            grants: Grants { read: vec!["*".into()], write: vec!["*".into()], ..Grants::default() },
-            tables: Vec::new(),
-            on_failure: OnFailure::Halt,
-            limits: String::new(),
-        };
-        let mut stage = runtime.load(&spec, &artifact).await.expect("loaded");
-        for rows in [1, 100, 1_000] {
-            let batch = batch(rows);
-            // Long enough for the kernel to account CPU time, short enough to wait for.
-            let calls = (500_000 / rows).min(20_000);
-            let mut samples = Vec::new();
-            for _ in 0..SAMPLES {
-                let start = cpu();
-                for _ in 0..calls {
-                    std::hint::black_box(stage.apply(&batch).await.expect("applied"));
-                }
-                samples.push((cpu() - start).as_nanos() as f64 / (calls * rows) as f64);
+        measure(&runtime, name, &path, config, 500_000).await;
+    }
+}
+
+/// Prints what a row takes in batches of three sizes; `enough`: rows of a sample, for the kernel to account CPU time.
+async fn measure(runtime: &WasmRuntime, name: &str, path: &str, config: &str, enough: usize) {
+    let artifact = std::fs::read(path).unwrap_or_else(|e| panic!("{path}: {e}: cargo xtask plugins"));
+    let spec = StageSpec {
+        name: "measured".into(),
+        digest: millrace_wasm::digest(&artifact),
+        config: config.into(),
+        grants: Grants { read: vec!["*".into()], write: vec!["*".into()], ..Grants::default() },
+        tables: Vec::new(),
+        on_failure: OnFailure::Halt,
+        limits: String::new(),
+    };
+    let mut stage = runtime.load(&spec, &artifact).await.expect("loaded");
+    for rows in [1, 100, 1_000] {
+        let batch = batch(rows);
+        let calls = (enough / rows).min(20_000);
+        let mut samples = Vec::new();
+        for _ in 0..SAMPLES {
+            let start = cpu();
+            for _ in 0..calls {
+                std::hint::black_box(stage.apply(&batch).await.expect("applied"));
             }
-            samples.sort_by(f64::total_cmp);
-            println!("{name}: {rows} rows: median {:.1} ns a row, least {:.1}", samples[SAMPLES / 2], samples[0]);
+            samples.push((cpu() - start).as_nanos() as f64 / (calls * rows) as f64);
         }
+        samples.sort_by(f64::total_cmp);
+        println!("{name}: {rows} rows: median {:.1} ns a row, least {:.1}", samples[SAMPLES / 2], samples[0]);
     }
 }
