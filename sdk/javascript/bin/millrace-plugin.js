@@ -59,7 +59,8 @@ async function build(module, output, withWasi) {
     const script = join(folder, 'plugin.js');
     await bundle(esbuild, entry(role, plugin), script);
     const witPath = join(sdk, 'wit');
-    const disableFeatures = withWasi ? [] : ['random', 'stdio', 'clocks', 'http', 'fetch-event'];
+    // The network is not in the sandbox, whatever else is.
+    const disableFeatures = ['http', 'fetch-event', ...(withWasi ? [] : ['random', 'stdio', 'clocks'])];
     const { component } = await componentize({ sourcePath: script, witPath, worldName: `sdk-${role}`, disableFeatures });
     // Beside the target first: a pipeline that watches it never sees half of it.
     writeFileSync(`${output}.new`, component);
