@@ -97,6 +97,7 @@ pub fn measure(what: Run) -> Took {
         let pipeline = Pipeline {
             name: "bench".into(),
             instance: "bench".into(),
+            sink: "bench".into(),
             parts: Arc::new(BenchParts { run: what, env: env.clone(), seen: seen.clone() }),
             records: Arc::new(
                 ObjectRecords::in_folder(&folder.path().to_string_lossy(), "bench", env.clone()).expect("records"),

@@ -1,5 +1,6 @@
 //! Dead letters: refused changes as rows of an ordinary table (I14).
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::builder::{BooleanBuilder, StringBuilder};
@@ -66,7 +67,12 @@ pub fn letters(batch: &ChangeBatch, rejects: &[Reject], by: &Refuser<'_>) -> Res
     let columns =
         batch.schema.columns.iter().map(|c| json!({"name": &*c.name, "type": c.ty.to_string(), "key": c.key}));
     let schema_json = Value::Array(columns.collect()).to_string();
-    let omitted_json = json!(omitted).to_string();
+    // What the source could not represent is not in its row.
+    let lost = |reject: &Reject| reject.column.as_deref().filter(|_| by.stage == "source").map(str::to_owned);
+    let omitted_json: Vec<String> = rejects
+        .iter()
+        .map(|reject| json!(omitted.iter().cloned().chain(lost(reject)).collect::<BTreeSet<_>>()).to_string())
+        .collect();
     let plugin = by.spec.map(|s| format!("{}:{}", s.name, s.digest));
     let source = batch.origin.source.to_string();
     let mut images = StringBuilder::new();
@@ -74,7 +80,7 @@ pub fn letters(batch: &ChangeBatch, rejects: &[Reject], by: &Refuser<'_>) -> Res
     for reject in rejects {
         let (text, whole) = images_of(batch, reject.change, &omitted);
         images.append_value(text);
-        complete.append_value(whole && omitted.is_empty());
+        complete.append_value(whole && omitted.is_empty() && lost(reject).is_none());
     }
     let rows = rejects.len();
     let same = |value: Option<&str>| text_column(std::iter::repeat_n(value, rows));
@@ -89,7 +95,7 @@ pub fn letters(batch: &ChangeBatch, rejects: &[Reject], by: &Refuser<'_>) -> Res
         text_column(rejects.iter().map(|r| Some(&*r.reason))),
         text_column(rejects.iter().map(|r| r.column.as_deref())),
         Arc::new(images.finish()),
-        same(Some(&omitted_json)),
+        text_column(omitted_json.iter().map(|text| Some(text.as_str()))),
         Arc::new(complete.finish()),
         same(Some(&schema_json)),
         Arc::new(BooleanArray::from(vec![batch.origin.snapshot; rows])),
@@ -140,4 +146,67 @@ fn images_of(batch: &ChangeBatch, change: u32, omitted: &[String]) -> (String, b
         })
         .collect();
     (Value::Array(images).to_string(), complete)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::cast::AsArray;
+
+    use super::*;
+    use crate::builder::{Cells, RowsBuilder};
+    use crate::position::{Order, SourceKey};
+    use crate::stage::{Grants, OnFailure};
+
+    fn batch() -> ChangeBatch {
+        let text = |name: &str| Column::new(name, ColumnType::Text);
+        let columns = vec![text("id").key(), text("email"), text("price")];
+        let schema = Arc::new(TableSchema::new(TableName::new("s", "t"), columns, Images::Full));
+        let mut rows = RowsBuilder::new(SourceKey::new("s.t"), schema, false, 1).expect("a builder");
+        rows.begin_change(Order::new(1, 1), 0);
+        rows.begin_row(ChangeType::Insert);
+        for (column, value) in rows.columns().iter_mut().zip(["1", "SECRET", "9"]) {
+            if let Cells::Text(cells) = &mut column.cells {
+                cells.append_value(value);
+            }
+        }
+        rows.finish().expect("a batch").expect("rows")
+    }
+
+    /// Images, omitted columns, and whether the letter is whole.
+    fn letter(stage: &str, later: &[&StageSpec], column: Option<&str>) -> (String, String, bool) {
+        let reject = Reject { change: 0, code: "c".into(), reason: "r".into(), column: column.map(Into::into) };
+        let by = Refuser { pipeline: "p", incarnation: "i", stage, spec: None, later };
+        let letters = letters(&batch(), &[reject], &by).expect("letters");
+        let cell = |name: &str| {
+            let at = letters.schema.columns.iter().position(|c| &*c.name == name).expect("a column");
+            letters.columns[at].clone()
+        };
+        let text = |name: &str| cell(name).as_string::<i32>().value(0).to_owned();
+        (text("images"), text("omitted"), cell("complete").as_boolean().value(0))
+    }
+
+    #[test]
+    fn a_letter_lacks_what_a_later_stage_may_be_there_to_mask() {
+        let mask = StageSpec {
+            name: "mask".into(),
+            digest: String::new(),
+            config: String::new(),
+            grants: Grants { write: vec!["email".into()], ..Grants::default() },
+            tables: Vec::new(),
+            on_failure: OnFailure::DeadLetter,
+            limits: String::new(),
+        };
+        let (images, omitted, complete) = letter("rules", &[&mask], Some("price"));
+        assert!(!images.contains("SECRET") && images.contains("9"), "{images}");
+        assert_eq!((omitted.as_str(), complete), (r#"["email"]"#, false));
+        let (images, omitted, complete) = letter("rules", &[], Some("price"));
+        assert!(images.contains("SECRET"), "{images}");
+        assert_eq!((omitted.as_str(), complete), ("[]", true));
+    }
+
+    #[test]
+    fn a_letter_of_the_source_is_not_whole_where_a_value_could_not_be_represented() {
+        let (_, omitted, complete) = letter("source", &[], Some("price"));
+        assert_eq!((omitted.as_str(), complete), (r#"["price"]"#, false));
+    }
 }

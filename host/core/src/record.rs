@@ -97,6 +97,15 @@ pub struct Record {
     pub pending: Option<Pending>,
     #[serde(default)]
     pub behind: BTreeMap<SourceKey, Behind>,
+    /// What told each source table from another of its name at the last start.
+    /// Sink tables that held positions: one that holds none any more was removed, or is another.
+    #[serde(default)]
+    pub stored: BTreeSet<TableName>,
+    /// As [`crate::pipeline::Pipeline::sink`].
+    #[serde(default)]
+    pub sink: Option<String>,
+    #[serde(default)]
+    pub source_tables: BTreeMap<SourceKey, String>,
 }
 
 impl Record {
@@ -104,6 +113,19 @@ impl Record {
     pub fn resume_position(&self) -> Option<&Position> {
         let held = self.behind.values().filter_map(|b| b.from.as_ref());
         self.position.iter().chain(held).min_by_key(|p| p.order)
+    }
+
+    /// Takes in which tables the source reads. Those that left, and those that miss changes, need a new snapshot.
+    pub fn read_tables(&mut self, tables: &BTreeMap<SourceKey, String>, gaps: &BTreeSet<SourceKey>) {
+        self.source_tables.clone_from(tables);
+        self.snapshots.retain(|source, _| tables.contains_key(source) && !gaps.contains(source));
+        self.behind.retain(|source, behind| {
+            let gap = gaps.contains(source);
+            if gap {
+                (behind.from, behind.after) = (None, None);
+            }
+            tables.contains_key(source) && (!gap || behind.halted.is_some())
+        });
     }
 
     /// Tables that stand are tried again: from where they stopped, or by a new snapshot.

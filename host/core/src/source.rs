@@ -1,6 +1,6 @@
 //! The seam to what changes are read from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 
@@ -18,6 +18,8 @@ pub struct Resume {
     /// Source tables that need no snapshot, and up to where their changes are not wanted: the snapshot holds them. Without
     /// end for tables that stand (I12).
     pub snapshots: BTreeMap<SourceKey, Order>,
+    /// As [`Opened::tables`] at the last start.
+    pub tables: BTreeMap<SourceKey, String>,
 }
 
 /// What a source says of itself once it is connected.
@@ -30,6 +32,11 @@ pub struct Opened {
     /// Whether [`Order::commit`] counts the bytes of a log that the source must keep until they are acknowledged
     /// (PostgreSQL's): what a table that stands may hold is bounded then (I12).
     pub holds_log: bool,
+    /// The tables that are read, each with what tells it from another of the same name (PostgreSQL's oid). `None`: they are
+    /// met as their changes come. A table that is not among them any more needs a new snapshot when it comes back.
+    pub tables: Option<BTreeMap<SourceKey, String>>,
+    /// Tables that miss changes, since they were replaced or were not published for a while: they need a new snapshot.
+    pub gaps: BTreeSet<SourceKey>,
 }
 
 /// A source of changes. Reconnecting, pausing, batching and acknowledging in order are the engine's: a source

@@ -12,7 +12,7 @@
 mod lines;
 mod paths;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -366,7 +366,7 @@ impl Source for FileSource {
             );
         }
         self.start(resume)?;
-        Ok(Opened { incarnation, start: self.position()?, holds_log: false })
+        Ok(Opened { incarnation, start: self.position()?, holds_log: false, tables: None, gaps: BTreeSet::new() })
     }
 
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {

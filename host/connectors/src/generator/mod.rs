@@ -9,6 +9,7 @@ mod pools;
 mod rows;
 mod schedule;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -200,7 +201,13 @@ impl Source for GeneratorSource {
         if let Some(pace) = &mut self.pace {
             *pace = Pace::new(pace.rate);
         }
-        Ok(Opened { incarnation: self.incarnation.clone(), start: self.position(), holds_log: false })
+        Ok(Opened {
+            incarnation: self.incarnation.clone(),
+            start: self.position(),
+            holds_log: false,
+            tables: None,
+            gaps: BTreeSet::new(),
+        })
     }
 
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {

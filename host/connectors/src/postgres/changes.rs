@@ -94,11 +94,26 @@ impl Changes {
 
     /// A Relation message. Answers a shape that must be looked up in the catalog, and then given to
     /// [`Changes::install`]; nothing reaches the pipeline before a change of that shape does.
-    pub(super) fn announce(&mut self, body: &RelationBody<'_>) -> Result<Option<Shape>> {
+    pub(super) fn announce(&mut self, body: &RelationBody<'_>, commit: Lsn) -> Result<Option<Shape>> {
         let shape = Shape::from(body);
         let table = self.tables.iter().position(|t| t.namespace == shape.namespace && t.name == shape.name);
         let before = self.entries.iter().find(|e| e.oid == shape.oid).and_then(|e| e.known.as_ref());
+        let others =
+            |t: usize| self.entries.iter().any(|e| e.oid != shape.oid && e.known.as_ref().is_some_and(|k| k.0 == t));
         match (table, before) {
+            // By its former name, or of a former table of this name: before the snapshot of what there is now.
+            (None, Some((table, _))) if commit.0 as i64 <= self.tables[*table].skip_through => {
+                self.set(shape.oid, None);
+                Ok(None)
+            }
+            (Some(table), None) if others(table) && commit.0 as i64 <= self.tables[table].skip_through => {
+                self.set(shape.oid, None);
+                Ok(None)
+            }
+            (Some(table), None) if others(table) => {
+                let message = format!("table {}.{} was replaced by another of its name", shape.namespace, shape.name);
+                Err(Error::retry("postgres.table_replaced", message).hint("it gets a new snapshot"))
+            }
             (None, Some((_, before))) => {
                 let was = before.schema.name.to_string();
                 let message = format!("table {was} is called {}.{} now", shape.namespace, shape.name);

@@ -146,7 +146,7 @@ fn server_error(e: &ServerError) -> Error {
 
 /// What to do about changes that the server no longer has.
 pub(super) const GAP: &str = "the server no longer has every change since the resume record: drop the slot, and start a pipeline \
-    under a new name (or remove the resume record) so that the tables are read anew";
+    under a new name, with tables of its own, so that everything is read anew";
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

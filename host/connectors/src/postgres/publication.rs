@@ -10,7 +10,8 @@ use super::connection::{Connection, Row, quoted_name, quoted_text};
 /// Makes sure that every change of every table is published, whole.
 ///
 /// Must come before the slot: decoding sees the catalogs as they were, and fails where the publication was not there.
-pub(super) async fn ensure(connection: &mut Connection, name: &str, tables: &[Found]) -> Result<()> {
+/// Answers the oids of the tables that were not published before: their changes until now are not in the stream.
+pub(super) async fn ensure(connection: &mut Connection, name: &str, tables: &[Found]) -> Result<BTreeSet<u32>> {
     let sql = format!(
         "SELECT oid, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot \
          FROM pg_catalog.pg_publication WHERE pubname = {}",
@@ -21,12 +22,12 @@ pub(super) async fn ensure(connection: &mut Connection, name: &str, tables: &[Fo
         None => create(connection, name, tables).await,
         Some(row) => {
             verify(connection, name, row, tables).await?;
-            if row.is_true(1) { Ok(()) } else { extend(connection, name, tables).await }
+            if row.is_true(1) { Ok(BTreeSet::new()) } else { extend(connection, name, tables).await }
         }
     }
 }
 
-async fn create(connection: &mut Connection, name: &str, tables: &[Found]) -> Result<()> {
+async fn create(connection: &mut Connection, name: &str, tables: &[Found]) -> Result<BTreeSet<u32>> {
     let all: Vec<&Found> = tables.iter().collect();
     refuse_without_identity(&all)?;
     let sql = format!(
@@ -36,7 +37,7 @@ async fn create(connection: &mut Connection, name: &str, tables: &[Found]) -> Re
     );
     change(connection, &sql, name).await?;
     tracing::info!(publication = name, tables = tables.len(), "created the publication");
-    Ok(())
+    Ok(oids(&all))
 }
 
 /// Runs what changes a publication; a refusal says what an owner would have to run.
@@ -97,7 +98,7 @@ async fn refuse_filters(connection: &mut Connection, name: &str, oid: &str) -> R
     Ok(())
 }
 
-async fn extend(connection: &mut Connection, name: &str, tables: &[Found]) -> Result<()> {
+async fn extend(connection: &mut Connection, name: &str, tables: &[Found]) -> Result<BTreeSet<u32>> {
     let sql = format!(
         "SELECT schemaname, tablename FROM pg_catalog.pg_publication_tables WHERE pubname = {}",
         quoted_text(name)
@@ -108,13 +109,17 @@ async fn extend(connection: &mut Connection, name: &str, tables: &[Found]) -> Re
         |t: &&Found| published.contains(&(t.relation.shape.namespace.as_str(), t.relation.shape.name.as_str()));
     let missing: Vec<&Found> = tables.iter().filter(|t| !is_published(t)).collect();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(BTreeSet::new());
     }
     refuse_without_identity(&missing)?;
     change(connection, &format!("ALTER PUBLICATION {} ADD TABLE {}", quoted_name(name), listed(&missing)), name)
         .await?;
     tracing::info!(publication = name, tables = missing.len(), "added tables to the publication");
-    Ok(())
+    Ok(oids(&missing))
+}
+
+fn oids(tables: &[&Found]) -> BTreeSet<u32> {
+    tables.iter().map(|t| t.relation.shape.oid).collect()
 }
 
 /// Publishing the updates of a table without a replica identity makes the server refuse them to its own users.

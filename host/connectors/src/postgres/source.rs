@@ -1,11 +1,12 @@
 //! The source: opens the session, reads the snapshots and then the stream.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use millrace_core::cut::{Boundary, CutBuilder};
 use millrace_core::error::{Error, Result};
-use millrace_core::position::{Position, SourceKey};
+use millrace_core::position::{Order, Position, SourceKey};
 use millrace_core::source::{Opened, Resume, Source};
 
 use super::catalog::{self, Found};
@@ -46,20 +47,43 @@ impl PostgresSource {
     }
 
     /// Sorts the tables into those whose snapshot is recorded and those that need one.
-    fn tables(&self, found: Vec<Found>, resume: &Resume) -> (Changes, Vec<Wanted>) {
-        let mut changes = Changes::default();
-        let mut wanted = Vec::new();
-        for Found { relation, .. } in found {
+    ///
+    /// Errors: `postgres.table_replaced` where a table misses changes and no snapshots are taken.
+    fn tables(&self, found: Vec<Found>, resume: &Resume, unpublished: &BTreeSet<u32>) -> Result<Tables> {
+        let mut tables = Tables::default();
+        for Found { relation, partitioned } in found {
             let source = SourceKey::new(relation.schema.name.to_string());
+            let oid = relation.shape.oid;
             let relation = Arc::new(relation);
-            let table = changes.add_table(source.clone(), relation.clone());
-            match resume.snapshots.get(&source) {
-                Some(order) => changes.skip_through(table, order.commit()),
-                None if self.plan.snapshot == SnapshotMode::Initial => wanted.push(Wanted { table, source, relation }),
-                None => {}
+            let table = tables.changes.add_table(source.clone(), relation.clone());
+            let replaced = resume.tables.get(&source).is_some_and(|known| *known != oid.to_string());
+            let gap = replaced || (resume.tables.contains_key(&source) && unpublished.contains(&oid));
+            if gap {
+                self.note_gap(&source)?;
+                tables.gaps.insert(source.clone());
             }
+            match resume.snapshots.get(&source) {
+                // A table that stands keeps standing, whatever it misses.
+                Some(order) if !gap || *order == Order::END => tables.changes.skip_through(table, order.commit()),
+                _ if self.plan.snapshot == SnapshotMode::Initial => {
+                    tables.wanted.push(Wanted { table, source: source.clone(), relation, partitioned });
+                }
+                _ => {}
+            }
+            tables.names.insert(source, oid.to_string());
         }
-        (changes, wanted)
+        Ok(tables)
+    }
+
+    fn note_gap(&self, source: &SourceKey) -> Result<()> {
+        let what =
+            format!("table {} was replaced by another of its name, or was not published for a while", source.table);
+        if self.plan.snapshot == SnapshotMode::Initial {
+            tracing::warn!(table = %source.table, "{what}: changes of it are missing, it gets a new snapshot");
+            return Ok(());
+        }
+        Err(Error::halt("postgres.table_replaced", format!("{what}: changes of it are missing"))
+            .hint("`snapshot: initial` takes a new snapshot of it; or leave it out of `tables` for one start, and so accept the gap"))
     }
 
     fn session(&mut self) -> Result<&mut Session> {
@@ -67,8 +91,18 @@ impl PostgresSource {
     }
 }
 
+/// The tables that are read.
+#[derive(Default)]
+struct Tables {
+    changes: Changes,
+    wanted: Vec<Wanted>,
+    names: BTreeMap<SourceKey, String>,
+    gaps: BTreeSet<SourceKey>,
+}
+
 /// What is known once the stream has started.
 struct Prepared {
+    unpublished: BTreeSet<u32>,
     incarnation: String,
     found: Vec<Found>,
     start: Lsn,
@@ -119,9 +153,9 @@ async fn prepare(plan: &Plan, connection: &mut Connection, resume: &Resume) -> R
     if plan.snapshot == SnapshotMode::Initial {
         catalog::refuse_unreadable(connection, &found).await?;
     }
-    publication::ensure(connection, &plan.publication, &found).await?;
+    let unpublished = publication::ensure(connection, &plan.publication, &found).await?;
     let start = slot::ensure(connection, &plan.slot, resume).await?;
-    Ok(Prepared { incarnation, found, start, version, encrypted: connection.is_encrypted() })
+    Ok(Prepared { unpublished, incarnation, found, start, version, encrypted: connection.is_encrypted() })
 }
 
 #[async_trait]
@@ -129,11 +163,11 @@ impl Source for PostgresSource {
     async fn open(&mut self, resume: &Resume) -> Result<Opened> {
         self.session = None;
         let (stream, prepared) = Stream::start(connect(self.plan.clone(), resume.clone())).await?;
-        let Prepared { incarnation, found, start, version, encrypted } = prepared;
+        let Prepared { unpublished, incarnation, found, start, version, encrypted } = prepared;
         let settings = &self.plan.settings;
         let mut spill = Spill::new(self.plan.spill_dir.clone(), self.plan.spill_limit);
         spill.clear()?;
-        let (changes, wanted) = self.tables(found, resume);
+        let Tables { changes, wanted, names, gaps } = self.tables(found, resume, &unpublished)?;
         tracing::info!(
             server = %settings.place(), version, encrypted, slot = %self.plan.slot, position = %start, snapshots = wanted.len(),
             "reading PostgreSQL"
@@ -142,7 +176,7 @@ impl Source for PostgresSource {
             snapshots: Snapshots::new(settings.clone(), wanted),
             stream: StreamReader::new(&self.plan, stream, changes, spill, start),
         });
-        Ok(Opened { incarnation, start: start.position(), holds_log: true })
+        Ok(Opened { incarnation, start: start.position(), holds_log: true, tables: Some(names), gaps })
     }
 
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {

@@ -265,7 +265,9 @@ impl StreamReader {
         }
         let (_, message) = pgoutput::parse(bytes, false).map_err(malformed)?;
         match (&self.phase, message) {
-            (Phase::Transaction(_), Message::Relation(body)) => Ok(self.changes.announce(&body)?.map(Step::Lookup)),
+            (Phase::Transaction(commit), Message::Relation(body)) => {
+                Ok(self.changes.announce(&body, commit.lsn)?.map(Step::Lookup))
+            }
             (Phase::Transaction(_), Message::Commit { end_lsn, .. }) => {
                 self.phase = Phase::Between;
                 Ok(self.committed(end_lsn, into))
@@ -337,7 +339,7 @@ impl StreamReader {
                 // Also of a subtransaction that was rolled back: the server does not announce a shape twice in a
                 // transaction, and announces it anew where the rollback undid it.
                 Message::Relation(body) => {
-                    if let Some(shape) = self.changes.announce(&body)? {
+                    if let Some(shape) = self.changes.announce(&body, commit.lsn)? {
                         return Ok(Step::Lookup(shape));
                     }
                 }

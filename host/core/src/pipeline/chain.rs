@@ -119,6 +119,7 @@ impl Chain {
     /// Of a batch: what is read again after a restart, or what is new.
     async fn pass_part(&mut self, batch: ChangeBatch) -> Result<bool> {
         self.counts.images_in += batch.rows() as u64;
+        metrics::histogram!("millrace_batch_images", "pipeline" => self.pipeline.clone()).record(batch.rows() as f64);
         if self.halted.contains(&batch.origin.source) {
             self.counts.held += batch.rows() as u64;
             return Ok(true);
@@ -337,6 +338,7 @@ impl Chain {
     /// Ends the cut; where new code waits and the cut allows it, what follows is made by it (I4).
     async fn end_cut(&mut self, mut cut: Cut) -> Result<bool> {
         self.keep_what_passed(&mut cut);
+        self.show_saturation();
         for (source, order) in &cut.snapshot {
             self.replay.note_snapshot(source.clone(), *order);
         }
@@ -350,6 +352,16 @@ impl Chain {
         let counts = std::mem::take(&mut self.counts);
         let halts = std::mem::take(&mut self.halts);
         Ok(self.send(Passed::Cut { cut, counts, swapped, halts }).await)
+    }
+
+    /// How full the queues on both sides are: before what is slow they are full, behind it empty.
+    fn show_saturation(&self) {
+        let show = |queue: &'static str, free: usize, all: usize| {
+            let fill = all.saturating_sub(free) as f64 / all.max(1) as f64;
+            metrics::gauge!("millrace_queue_fill", "pipeline" => self.pipeline.clone(), "queue" => queue).set(fill);
+        };
+        show("stages", self.incoming.capacity(), self.incoming.max_capacity());
+        show("sink", self.out.capacity(), self.out.max_capacity());
     }
 
     /// The cut says how far each source table is stored with it: one that stands as far as it got, and one that was only

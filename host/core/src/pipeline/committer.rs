@@ -120,6 +120,10 @@ impl Committer<'_> {
         let took = self.env.monotonic().saturating_sub(started);
         self.ends.commit_micros.store(took.as_micros() as u64, Ordering::Relaxed);
         self.book(cut, &counts, took);
+        // A sink with records of its own keeps positions.
+        if cut.rows > 0 && self.sink.records().is_some() {
+            self.keeper.note_stored(self.sink.committed().into_keys());
+        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::position::{Order, Position, SourceKey};
 use crate::record::{Behind, Create, Halted, Pending, Record, RecordStore};
 use crate::schema::TableName;
-use crate::sink::Claim;
+use crate::sink::{Claim, Stored};
 use crate::source::{Opened, Resume};
 use crate::stage::StageSpec;
 
@@ -37,7 +37,7 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Reads the latest record, and waits until its lease may be taken (I13).
     pub(super) async fn open(pipeline: &Pipeline, exclusive: bool) -> Result<Self> {
-        let Pipeline { name, instance, records: store, env, settings, .. } = pipeline;
+        let Pipeline { name, instance, records: store, env, settings, sink, .. } = pipeline;
         let mut latest = store.latest().await?;
         let mut seen_since = env.monotonic();
         while let Some((number, bytes)) = &latest {
@@ -68,12 +68,21 @@ impl Keeper {
             snapshots: BTreeMap::new(),
             pending: None,
             behind: BTreeMap::new(),
+            stored: BTreeSet::new(),
+            sink: None,
+            source_tables: BTreeMap::new(),
         };
         let (number, found, before) = match &latest {
             Some((number, bytes)) => (*number, true, parse(*number, bytes)?),
             None => (0, false, fresh),
         };
-        let record = Record { instance: instance.clone(), nonce: env.random(), released: false, ..before };
+        if let Some(was) = before.sink.as_ref().filter(|was| *was != sink) {
+            let what = format!("pipeline {name} writes to `{was}`, and is to write to `{sink}` now");
+            return Err(Error::config("sink.changed", what)
+                .hint("its tables would begin without what is in the others: put path and mode back, or give the pipeline a new name"));
+        }
+        let sink = Some(sink.clone());
+        let record = Record { instance: instance.clone(), nonce: env.random(), released: false, sink, ..before };
         let written = env.monotonic();
         Ok(Self { store: store.clone(), env: env.clone(), number, record, found, written, holds_log: false })
     }
@@ -89,7 +98,8 @@ impl Keeper {
         snapshots.extend(self.record.pending.iter().flat_map(|p| p.snapshot.clone()));
         snapshots.extend(self.halted().map(|source| (source.clone(), Order::END)));
         let position = self.record.resume_position().cloned();
-        Resume { position, incarnation: self.record.incarnation.clone(), snapshots }
+        let tables = self.record.source_tables.clone();
+        Resume { position, incarnation: self.record.incarnation.clone(), snapshots, tables }
     }
 
     /// Source tables that stand.
@@ -104,6 +114,26 @@ impl Keeper {
             Some((source.clone(), HaltedTable { code, reason, needs_snapshot: behind.from.is_none() }))
         };
         self.record.behind.iter().filter_map(told).collect()
+    }
+
+    /// Takes note of sink tables that hold positions.
+    ///
+    /// Errors: `position.gap` where one of them holds none any more.
+    pub(super) fn check_stored(&mut self, found: &Stored) -> Result<()> {
+        for (table, positions) in found {
+            if !positions.is_empty() {
+                self.record.stored.insert(table.clone());
+            } else if self.record.stored.contains(table) {
+                let what = format!("table {table} of the sink held rows of this pipeline, and is empty or gone");
+                return Err(Error::halt("position.gap", what)
+                    .hint("restore it (its rows were acknowledged to the source), or start under a new pipeline name, with tables of its own"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_stored(&mut self, tables: impl Iterator<Item = TableName>) {
+        self.record.stored.extend(tables);
     }
 
     /// Tables that stand are tried again, by the next start at the latest.
@@ -163,6 +193,9 @@ impl Keeper {
             self.record.stages = stages.to_vec();
         }
         self.holds_log = opened.holds_log;
+        if let Some(tables) = &opened.tables {
+            self.record.read_tables(tables, &opened.gaps);
+        }
         self.record.epoch += 1;
         self.record.incarnation = Some(opened.incarnation.clone());
         self.record.position.get_or_insert_with(|| opened.start.clone());

@@ -22,7 +22,7 @@ use self::committer::{Committer, Ends, Tables};
 use self::keeper::Keeper;
 use self::reader::Reader;
 use self::replay::Replay;
-use self::swap::Swap;
+use self::swap::{Swap, load_beside};
 use crate::environment::{Environment, Task};
 use crate::error::{Error, Kind, Reaction, Result};
 use crate::position::{Order, Position, SourceKey};
@@ -53,6 +53,9 @@ pub struct Pipeline {
     pub name: String,
     /// Names this host in the lease.
     pub instance: String,
+    /// What decides which rows are in which tables, beside the stages (the sink's kind, mode and names of tables): it does
+    /// not change under a pipeline's name.
+    pub sink: String,
     pub parts: Arc<dyn Parts>,
     pub records: Arc<dyn RecordStore>,
     pub loader: Arc<dyn StageLoader>,
@@ -216,7 +219,7 @@ async fn start(
     let code = load_stages(pipeline, &mut keeper, &replay).await?;
 
     let halted = keeper.halted().cloned().collect();
-    let (mut running, ends) = spawn_ahead(pipeline, source, code, replay, halted, opened.incarnation);
+    let (mut running, ends) = spawn_ahead(pipeline, source, code, replay, halted, opened);
     let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, summary);
     committer.note_provenance().await?;
     running.until_the_end(pipeline, control, &mut committer).await?;
@@ -244,7 +247,7 @@ fn spawn_ahead(
     code: Code,
     replay: Replay,
     halted: BTreeSet<SourceKey>,
-    incarnation: String,
+    opened: Opened,
 ) -> (Running, Ends) {
     let queue = pipeline.settings.queue;
     let (to_stages, from_source) = mpsc::channel(queue);
@@ -257,6 +260,7 @@ fn spawn_ahead(
     let reader = Reader {
         source,
         out: to_stages,
+        start: opened.start,
         acknowledge: acknowledged,
         stop: stopped,
         commit_micros: ends.commit_micros.clone(),
@@ -270,7 +274,7 @@ fn spawn_ahead(
         swaps: swap_requests,
         out: to_committer,
         pipeline: pipeline.name.clone(),
-        incarnation,
+        incarnation: opened.incarnation,
         settings: pipeline.settings.clone(),
         env: pipeline.env.clone(),
         live: BTreeMap::new(),
@@ -379,6 +383,8 @@ async fn fence(
         letter_positions = letters.fence(&letters_claim).await?;
         stored = sink.fence(&claim).await?;
     }
+    keeper.check_stored(&stored)?;
+    keeper.check_stored(&letter_positions)?;
     if !keeper.was_found() && stored.values().any(|p| !p.is_empty()) {
         return Err(Error::halt(
             "record.missing",
@@ -445,33 +451,6 @@ async fn load(loader: &dyn StageLoader, configured: &[ConfiguredStage]) -> Resul
         stages.push(loader.load(&stage.spec, &stage.artifact).await?);
     }
     Ok(stages)
-}
-
-/// Loads new code beside the running one; the stream goes on meanwhile.
-fn load_beside(
-    pipeline: &Pipeline,
-    configured: Vec<ConfiguredStage>,
-    allow_schema_change: bool,
-    reply: oneshot::Sender<Result<SwapReport>>,
-    swaps: mpsc::Sender<Swap>,
-) -> Task {
-    let loader = pipeline.loader.clone();
-    let loaded = async move {
-        match load(loader.as_ref(), &configured).await {
-            Ok(stages) => {
-                let swap = Swap { configured, stages, allow_schema_change, reply: Some(reply) };
-                if swaps.send(swap).await.is_err() {
-                    tracing::debug!("the stages are gone before the new code came");
-                }
-            }
-            Err(error) => {
-                if reply.send(Err(error)).is_err() {
-                    tracing::debug!("nobody waits for the answer to a swap any more");
-                }
-            }
-        }
-    };
-    pipeline.env.spawn("load", Box::pin(loaded))
 }
 
 /// Runs a third of the way in a task of its own.

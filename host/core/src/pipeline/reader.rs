@@ -24,6 +24,8 @@ pub(super) enum Read {
 pub(super) struct Reader {
     pub source: Box<dyn Source>,
     pub out: mpsc::Sender<Read>,
+    /// Where the source starts.
+    pub start: Position,
     /// Positions that are durable and recorded.
     pub acknowledge: watch::Receiver<Option<Position>>,
     pub stop: watch::Receiver<bool>,
@@ -33,14 +35,19 @@ pub(super) struct Reader {
     pub env: Arc<dyn Environment>,
 }
 
+/// How often a cut goes through where nothing happens: what a person waits for a new version on a quiet source.
+const BEAT: Duration = Duration::from_secs(1);
+
 /// Where the cut under way stands.
 struct Progress {
     cut: CutBuilder,
     number: u64,
     /// The last complete boundary, and how many rows the cut had there.
     at: Option<(Position, u64)>,
-    /// The last boundary that was sent.
-    sent: Option<Position>,
+    /// The last boundary that was sent, or where the source started.
+    sent: Position,
+    /// Nothing was appended since that boundary, nor is a transaction under way.
+    idle: bool,
     opened: Option<Duration>,
 }
 
@@ -56,8 +63,14 @@ enum Event {
 impl Reader {
     /// Reads until the source ends, a stop finds a boundary, or the stages are gone.
     pub(super) async fn run(mut self) -> Result<()> {
-        let mut progress =
-            Progress { cut: CutBuilder::new(self.settings.batch), number: 0, at: None, sent: None, opened: None };
+        let mut progress = Progress {
+            cut: CutBuilder::new(self.settings.batch),
+            number: 0,
+            at: None,
+            sent: self.start.clone(),
+            idle: true,
+            opened: None,
+        };
         loop {
             let wait = self.until_due(&progress);
             let event = tokio::select! {
@@ -71,7 +84,11 @@ impl Reader {
                 Event::Acknowledge(true) => self.pass_acknowledgement().await?,
                 Event::Acknowledge(false) => return Ok(()),
                 Event::Stop => return self.drain(progress).await,
-                Event::Due => {}
+                Event::Due => {
+                    if !self.beat(&mut progress).await? {
+                        return Ok(());
+                    }
+                }
                 Event::Read(boundary) => {
                     let boundary = boundary?;
                     let ended = matches!(boundary, Boundary::End(_));
@@ -100,6 +117,7 @@ impl Reader {
             }
         }
         let rows = progress.cut.rows();
+        progress.idle = !matches!(boundary, Boundary::Within);
         match boundary {
             // A snapshot is one cut, however long (I9): a part of it would be stored twice by a start that takes it anew.
             Boundary::Within if rows >= self.settings.split_rows && !progress.cut.is_snapshot() => {
@@ -143,8 +161,19 @@ impl Reader {
                 let due = (opened + self.cut_interval()).saturating_sub(self.env.monotonic());
                 self.env.sleep(due)
             }
+            _ if progress.is_idle() => self.env.sleep(BEAT),
             _ => Box::pin(std::future::pending()),
         }
+    }
+
+    /// A cut without anything, where nothing happens: new code waits for a cut to come in force (I4).
+    async fn beat(&mut self, progress: &mut Progress) -> Result<bool> {
+        if !progress.is_idle() {
+            return Ok(true);
+        }
+        let (batches, mut cut) = progress.cut.finish()?;
+        cut.position = Some(progress.sent.clone());
+        self.send(progress, batches, cut).await
     }
 
     fn is_due(&self, progress: &Progress) -> bool {
@@ -157,11 +186,11 @@ impl Reader {
     /// Ends the cut at the boundary where it stands.
     async fn end_cut(&mut self, progress: &mut Progress, end: bool) -> Result<bool> {
         let Some((position, _)) = progress.at.take() else { return Ok(true) };
-        if !end && progress.cut.rows() == 0 && progress.sent.as_ref() == Some(&position) {
+        if !end && progress.cut.rows() == 0 && progress.sent == position {
             return Ok(true);
         }
         let (batches, mut cut) = progress.cut.finish()?;
-        progress.sent = Some(position.clone());
+        progress.sent = position.clone();
         cut.position = Some(position);
         cut.end = end;
         self.send(progress, batches, cut).await
@@ -218,6 +247,10 @@ impl Reader {
 }
 
 impl Progress {
+    fn is_idle(&self) -> bool {
+        self.idle && self.at.is_none() && self.cut.rows() == 0
+    }
+
     /// Whether nothing was appended since the last complete boundary.
     fn is_at_boundary(&self) -> bool {
         self.at.as_ref().is_some_and(|(_, rows)| *rows == self.cut.rows())

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::chain::Chain;
-use super::{ConfiguredStage, SwapReport};
+use super::{ConfiguredStage, Pipeline, SwapReport, load};
+use crate::environment::Task;
 use crate::error::{Error, Result};
 use crate::schema::TableSchema;
 use crate::stage::Stage;
@@ -100,4 +101,31 @@ fn answer(reply: oneshot::Sender<Result<SwapReport>>, result: Result<SwapReport>
     if reply.send(result).is_err() {
         tracing::debug!("nobody waits for the answer to a swap any more");
     }
+}
+
+/// Loads new code beside the running one; the stream goes on meanwhile.
+pub(super) fn load_beside(
+    pipeline: &Pipeline,
+    configured: Vec<ConfiguredStage>,
+    allow_schema_change: bool,
+    reply: oneshot::Sender<Result<SwapReport>>,
+    swaps: mpsc::Sender<Swap>,
+) -> Task {
+    let loader = pipeline.loader.clone();
+    let loaded = async move {
+        match load(loader.as_ref(), &configured).await {
+            Ok(stages) => {
+                let swap = Swap { configured, stages, allow_schema_change, reply: Some(reply) };
+                if swaps.send(swap).await.is_err() {
+                    tracing::debug!("the stages are gone before the new code came");
+                }
+            }
+            Err(error) => {
+                if reply.send(Err(error)).is_err() {
+                    tracing::debug!("nobody waits for the answer to a swap any more");
+                }
+            }
+        }
+    };
+    pipeline.env.spawn("load", Box::pin(loaded))
 }

@@ -217,6 +217,7 @@ impl Schedule {
         let pipeline = Pipeline {
             name: "sim".into(),
             instance: format!("host{}", self.started),
+            sink: "sim".into(),
             parts: Arc::new(SimParts { link: link.clone(), mutant: self.mutant }),
             records: Arc::new(SimRecords(link)),
             loader: Arc::new(SimLoader(env.clone())),

@@ -1,6 +1,6 @@
 //! The simulated source: a fixed history that becomes visible bit by bit, snapshots, and a place that it was acknowledged to.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ impl Source for SimSource {
         self.reading = None;
         self.to_snapshot =
             SOURCES.into_iter().filter(|s| !resume.snapshots.contains_key(&SourceKey::new(*s))).collect();
-        Ok(Opened { incarnation: "sim".into(), start, holds_log: true })
+        Ok(Opened { incarnation: "sim".into(), start, holds_log: true, tables: None, gaps: BTreeSet::new() })
     }
 
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {

@@ -81,6 +81,7 @@ pub fn build(loaded: &Loaded, host: &Host) -> Result<Pipeline> {
     Ok(Pipeline {
         name: config.pipeline.clone(),
         instance: host.instance.clone(),
+        sink: parts.sink.identity(),
         parts: Arc::new(parts),
         records,
         loader,
@@ -154,6 +155,21 @@ enum SinkChoice {
     Delta(DeltaConfig),
     Stdout(StdoutConfig),
     Null(NullConfig),
+}
+
+impl SinkChoice {
+    /// As [`Pipeline::sink`]. Without the root: the resume record lies there, and moves with the tables.
+    fn identity(&self) -> String {
+        match self {
+            SinkChoice::Delta(config) => {
+                let names = config.path.strip_prefix(sink_root(&config.path)).unwrap_or(&config.path);
+                let mode = format!("{:?}", config.mode).to_lowercase();
+                format!("delta, mode {mode}, tables {}", names.trim_start_matches('/'))
+            }
+            SinkChoice::Stdout(_) => "stdout".into(),
+            SinkChoice::Null(_) => "null".into(),
+        }
+    }
 }
 
 fn sink_choice(entry: &SinkEntry) -> Result<SinkChoice> {
