@@ -46,9 +46,9 @@ impl Fault {
     pub(crate) fn hint(&self) -> &'static str {
         match self {
             Fault::Timeout(_) => {
-                "raise `limits: { batch_ms, per_thousand_rows_ms }` of the stage if the plugin needs the time"
+                "raise `limits: { batch_time, time_per_1000_rows }` of the stage if the plugin needs the time"
             }
-            Fault::Memory(_) => "raise `limits: { memory_mib }` of the stage if the plugin needs the memory",
+            Fault::Memory(_) => "raise `limits: { memory }` of the stage if the plugin needs the memory",
             Fault::Stack => "look for a recursion without an end in the plugin",
             Fault::Answer(_) => "raise `limits: { answer_mib }` of the stage if the plugin's rows are that large",
             Fault::Trap(_) | Fault::Bug(_) => "it is a bug of the plugin: run the row through `millrace test`",

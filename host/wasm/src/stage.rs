@@ -283,7 +283,7 @@ impl WasmStage {
     fn too_large(&self, batch: &ChangeBatch, planned: &Planned, rows: Range<usize>) -> Result<StageOutput> {
         let limits = &self.settings.limits;
         let reason = format!(
-            "the change takes more than {} MiB, a quarter of the memory of plugin {}: raise `limits: {{ memory_mib }}`",
+            "the change takes more than {} MiB, a quarter of the memory of plugin {}: raise `limits: {{ memory }}`",
             limits.slice_bytes() >> 20,
             self.settings.spec.identity()
         );
