@@ -37,6 +37,8 @@ pub struct HotReload {
     in_force: Vec<StageSpec>,
     /// What was asked for last, whatever the answer: it is not asked for again.
     tried: Vec<StageSpec>,
+    /// What the log has said to be loaded.
+    announced: Vec<StageSpec>,
     warned_of_restart: bool,
     allow_schema_change: bool,
     control: mpsc::Sender<Control>,
@@ -63,6 +65,7 @@ impl HotReload {
             entries: loaded.config.stages.clone(),
             tried: in_force.clone(),
             in_force,
+            announced: Vec::new(),
             warned_of_restart: false,
             allow_schema_change: loaded.config.hot_reload.allow_schema_change,
             control,
@@ -161,7 +164,11 @@ impl HotReload {
         let (reply, answer) = oneshot::channel();
         let swap = Control::Swap { stages: configured, allow_schema_change: self.allow_schema_change, reply };
         let versions = identities(&specs);
-        tracing::info!(pipeline = %self.pipeline, %versions, "a new version is loaded beside the running one");
+        // While the pipeline can not answer it is asked again and again.
+        if self.announced != specs {
+            self.announced.clone_from(&specs);
+            tracing::info!(pipeline = %self.pipeline, %versions, "a new version is loaded beside the running one");
+        }
         self.control.send(swap).await.ok()?;
         Some(Asked { specs, answer })
     }
