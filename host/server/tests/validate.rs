@@ -223,3 +223,25 @@ fn a_warning_is_said_and_does_not_fail() {
     assert_eq!((said.code, said.stdout.as_str()), (Some(0), "p.yaml: right\n"));
     assert!(said.stderr.starts_with("p.yaml:3:10: warning[grant.nothing]"), "{}", said.stderr);
 }
+
+#[test]
+fn letters_in_a_folder_that_a_table_may_have_are_refused() {
+    let place = Place::new();
+    let file = |path: &str| {
+        format!(
+            "pipeline: p\nsource: {{ generator: {{ events: 1 }} }}\nsink: {{ delta: {{ path: './lake/{{namespace}}/{{table}}' }} }}\n\
+             dead_letters: {{ delta: {{ path: '{path}' }} }}\n"
+        )
+    };
+    for (path, is_right) in [
+        ("./lake/shop/orders", false),
+        ("lake/_millrace/p/provenance", false),
+        ("./lake/shop/_letters", true),
+        ("./letters", true),
+    ] {
+        place.write("p.yaml", file(path));
+        let said = place.run(&["validate", "p.yaml"]);
+        let found = said.problems().contains("error[sink.path_collision]");
+        assert_eq!((found, said.code == Some(0)), (!is_right, is_right), "{path}: {}", said.stderr);
+    }
+}

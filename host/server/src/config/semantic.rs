@@ -141,6 +141,14 @@ impl Look<'_> {
                 "name one: delta or ndjson",
             );
         }
+        let tables = self.part::<DeltaConfig>(&["sink", "delta"]).map(|sink| sink.path);
+        if let (Some(letters), Some(tables)) = (&letters.delta, tables)
+            && is_within_reach(&letters.path, &tables)
+        {
+            let message = format!("`{}` may be the folder of a table of the sink, or is the host's own", letters.path);
+            let hint = "name a folder that no table can have, such as one with an underscore in front";
+            problems.error(self.tree.place_of(&["dead_letters", "delta"]), "sink.path_collision", message, hint);
+        }
         if letters.ndjson.is_some() && self.tree.at(["sink", "delta"]).is_some() {
             let message = "letters in a file have no position to compare: they may repeat after a crash";
             problems.warning(place, "letters.at_least_once", message, "use `delta` for letters exactly once");
@@ -162,6 +170,21 @@ impl Look<'_> {
             test_tables(&case, &place, problems);
         }
     }
+}
+
+/// Whether a table of the template may have this folder, or it is among what the host keeps for itself.
+fn is_within_reach(path: &str, template: &str) -> bool {
+    let parts =
+        |path: &str| path.trim_start_matches("./").trim_end_matches('/').split('/').map(str::to_owned).collect();
+    let (path, template): (Vec<String>, Vec<String>) = (parts(path), parts(template));
+    let may_be = |(part, of): (&String, &String)| match (of.find('{'), of.rfind('}')) {
+        (Some(open), Some(close)) => {
+            !part.starts_with('_') && part.starts_with(&of[..open]) && part.ends_with(&of[close + 1..])
+        }
+        _ => part == of,
+    };
+    let is_table = path.len() == template.len() && path.iter().zip(&template).all(may_be);
+    is_table || path.iter().any(|part| part == "_millrace")
 }
 
 fn found<T>(built: Result<T>) -> Vec<Error> {
