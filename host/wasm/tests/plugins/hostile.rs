@@ -213,7 +213,7 @@ async fn a_batch_is_cut_to_the_memory_and_a_row_that_does_not_fit_is_refused() {
     assert_eq!(rejects(&output), [(30, "row.too_large".to_string())]);
     let kept: Vec<u32> = output.batches.iter().flat_map(|b| b.changes.clone()).collect();
     assert_eq!(kept, (0..60).filter(|c| *c != 30).collect::<Vec<_>>());
-    assert!(output.rejects[0].reason.contains("memory_mib"), "{:?}", output.rejects[0]);
+    assert!(output.rejects[0].reason.contains("limits: { memory }"), "{:?}", output.rejects[0]);
 }
 
 #[tokio::test]
