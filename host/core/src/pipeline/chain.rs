@@ -12,7 +12,7 @@ use super::reader::Read;
 use super::replay::Replay;
 use super::settings::{Mutant, Settings};
 use super::swap::{Swap, Swapped};
-use crate::batch::{ChangeBatch, Reject};
+use crate::batch::{ChangeBatch, Changes, Reject};
 use crate::cut::Cut;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
@@ -126,17 +126,20 @@ impl Chain {
         }
         let is_new = self.replay.is_new(&batch);
         let before = self.counts;
+        let (origin, images) = (batch.origin.clone(), batch.rows());
+        let last = images.checked_sub(1).map(|last| batch.order(last));
         let mut refusals = Refusals::default();
-        let mut rows = match self.through_stages(batch.clone(), is_new, &mut refusals).await {
+        let mut rows = match self.through_stages(batch, is_new, &mut refusals).await {
             Ok(rows) => rows,
             Err(error) if error.kind == Kind::HaltTable => {
                 self.counts = before;
-                return self.halt(&batch, error, is_new).await;
+                self.counts.held += images as u64;
+                return self.halt(&origin, error, is_new).await;
             }
             Err(error) => return Err(error),
         };
-        if let Some(last) = batch.rows().checked_sub(1) {
-            self.passed.insert(batch.origin.source.clone(), batch.order(last));
+        if let Some(last) = last {
+            self.passed.insert(origin.source.clone(), last);
         }
         if !refusals.changes.is_empty() {
             rows = self.without_refused(rows, &refusals.changes)?;
@@ -159,20 +162,20 @@ impl Chain {
 
     /// The table stands from this batch on, and the others go on (I12). Answers whether they do: a snapshot is committed
     /// whole or not at all (I9), and with it everything starts again.
-    async fn halt(&mut self, batch: &ChangeBatch, error: Error, is_new: bool) -> Result<bool> {
+    async fn halt(&mut self, origin: &Changes, error: Error, is_new: bool) -> Result<bool> {
         if !is_new {
             // A part of it is stored: what was begun under a version is finished by it (I4).
             return Err(Error { kind: Kind::Halt, ..error });
         }
-        let source = batch.origin.source.clone();
-        tracing::error!(pipeline = %self.pipeline, table = %source, position = %batch.order(0), %error, "the table is halted; the others go on");
+        let source = origin.source.clone();
         let after = self.passed.get(&source).copied().max(self.replay.done(&source));
-        let halt = Halt { source: source.clone(), after, in_snapshot: batch.origin.snapshot, error };
+        let position = after.map(|order| order.to_string());
+        tracing::error!(pipeline = %self.pipeline, table = %source, position, %error, "the table is halted; the others go on");
+        let halt = Halt { source: source.clone(), after, in_snapshot: origin.snapshot, error };
         if halt.in_snapshot {
             self.send(Passed::HaltedInSnapshot(halt)).await;
             return Ok(false);
         }
-        self.counts.held += batch.rows() as u64;
         self.halted.insert(source);
         self.halts.push(halt);
         Ok(true)
