@@ -1,6 +1,6 @@
 //! Change batches: what moves through a pipeline.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::builder::BooleanBufferBuilder;
 use arrow_array::{Array, ArrayRef, BooleanArray, UInt32Array};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::position::{Order, SourceKey};
+use crate::quarantine::RowKeys;
 use crate::schema::TableSchema;
 
 /// What a row image is, named as Delta's change data feed names it. The numbers are the contract's
@@ -81,6 +82,9 @@ pub struct Changes {
     /// Changes that the source itself could not represent (`type.numeric_nan`): they become dead letters
     /// before the first stage. The cell in question is null.
     pub rejects: Vec<Reject>,
+    /// The keys of the rows as they came, where later changes of a key wait behind its letters (I15); set before the first
+    /// stage.
+    pub keys: OnceLock<RowKeys>,
 }
 
 /// Row images of one table at one schema version, in commit order. One row is one image.
@@ -147,6 +151,12 @@ impl ChangeBatch {
             columns,
             unavailable: self.unavailable.iter().map(|u| u.as_ref().map(|bits| pick(bits, &rows))).collect(),
         })
+    }
+
+    /// The rows of the changes for which `keep` holds, and the others.
+    pub fn partition(&self, keep: impl Fn(u32) -> bool) -> Result<(ChangeBatch, ChangeBatch)> {
+        let kept: BooleanBuffer = self.changes.iter().map(|change| keep(*change)).collect();
+        Ok((self.filter(&kept)?, self.filter(&!&kept)?))
     }
 
     /// The given rows, in the given order; a row may be named several times.

@@ -1,6 +1,6 @@
 //! Typed column builders: sources decode straight into them, row by row, without a value type between.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow_array::ArrayRef;
 use arrow_array::builder::{
@@ -254,6 +254,7 @@ impl RowsBuilder {
             orders: std::mem::replace(&mut self.orders, Vec::with_capacity(self.capacity)),
             commit_times: std::mem::replace(&mut self.commit_times, Vec::with_capacity(self.capacity)),
             rejects: std::mem::take(&mut self.rejects),
+            keys: OnceLock::new(),
         };
         self.bytes = 0;
         let batch = ChangeBatch {

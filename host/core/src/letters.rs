@@ -16,6 +16,9 @@ use crate::stage::StageSpec;
 /// The table that letters go to, in the letters' own sink.
 pub const TABLE: &str = "dead_letters";
 
+/// The column that names the keys whose later changes wait.
+pub const KEYS: &str = "keys";
+
 /// Columns of the letters table; readers find stored letters by `source`, `pipeline` and `incarnation` beside
 /// the position that the sink adds.
 pub fn schema() -> Arc<TableSchema> {
@@ -40,6 +43,9 @@ pub fn schema() -> Arc<TableSchema> {
             Column::new("complete", ColumnType::Boolean),
             Column::new("schema", ColumnType::Json),
             Column::new("snapshot", ColumnType::Boolean),
+            // The keys whose later changes wait behind this letter (I15): a list of texts, each the values of the key
+            // columns as a JSON list, or a digest of them where a stage may be there to mask them.
+            Column::new(KEYS, ColumnType::Json),
         ];
         Arc::new(TableSchema::new(TableName::new("", TABLE), columns, Images::Full))
     });
@@ -82,6 +88,8 @@ pub fn letters(batch: &ChangeBatch, rejects: &[Reject], by: &Refuser<'_>) -> Res
         images.append_value(text);
         complete.append_value(whole && omitted.is_empty() && lost(reject).is_none());
     }
+    let keys_json = |reject: &Reject| batch.origin.keys.get().map(|keys| json!(keys.shown(reject.change)).to_string());
+    let keys_json: Vec<Option<String>> = rejects.iter().map(keys_json).collect();
     let rows = rejects.len();
     let same = |value: Option<&str>| text_column(std::iter::repeat_n(value, rows));
     let columns: Vec<ArrayRef> = vec![
@@ -99,6 +107,7 @@ pub fn letters(batch: &ChangeBatch, rejects: &[Reject], by: &Refuser<'_>) -> Res
         Arc::new(complete.finish()),
         same(Some(&schema_json)),
         Arc::new(BooleanArray::from(vec![batch.origin.snapshot; rows])),
+        text_column(keys_json.iter().map(Option::as_deref)),
     ];
     let unavailable = vec![None; columns.len()];
     let letters = ChangeBatch {
@@ -123,14 +132,13 @@ fn text_column<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
 
 /// Columns of the batch that this or a later stage was granted to write: they may be there to be masked.
 fn omitted(batch: &ChangeBatch, later: &[&StageSpec], table: &str) -> Vec<String> {
-    let may_mask = |column: &Column| {
-        later.iter().any(|s| {
-            s.sees(table)
-                && s.grants.may_write(&column.name)
-                && (!column.key || s.grants.keys.iter().any(|k| **k == *column.name))
-        })
-    };
-    batch.schema.columns.iter().filter(|c| may_mask(c)).map(|c| c.name.to_string()).collect()
+    let masked = |column: &&Column| later.iter().any(|spec| may_mask(spec, table, &column.name, column.key));
+    batch.schema.columns.iter().filter(masked).map(|c| c.name.to_string()).collect()
+}
+
+/// Whether a stage may be there to mask a column of a table: it is granted to write it.
+pub fn may_mask(spec: &StageSpec, table: &str, column: &str, key: bool) -> bool {
+    spec.sees(table) && spec.grants.may_write(column) && (!key || spec.grants.keys.iter().any(|k| **k == *column))
 }
 
 fn images_of(batch: &ChangeBatch, change: u32, omitted: &[String]) -> (String, bool) {

@@ -15,6 +15,7 @@ pub mod letters;
 pub mod outcome;
 pub mod pipeline;
 pub mod position;
+pub mod quarantine;
 pub mod record;
 pub mod schema;
 #[cfg(feature = "simulator")]

@@ -40,6 +40,14 @@ pub trait RecordStore: Send + Sync {
     async fn put_artifact(&self, digest: &str, bytes: &[u8]) -> Result<()>;
 
     async fn artifact(&self, digest: &str) -> Result<Option<Vec<u8>>>;
+
+    /// Source tables of which somebody wants a new snapshot; asked with every record.
+    async fn snapshot_requests(&self) -> Result<Vec<String>>;
+
+    /// Asks for one. Asking twice is asking once.
+    async fn request_snapshot(&self, table: &str) -> Result<()>;
+
+    async fn withdraw_snapshot_request(&self, table: &str) -> Result<()>;
 }
 
 /// Staged by a snapshot and not yet in every table.
@@ -59,6 +67,9 @@ pub struct Behind {
     pub after: Option<Order>,
     /// Why it stands. `None`: it is catching up.
     pub halted: Option<Halted>,
+    /// It stands until a new snapshot of it is taken beside the stream.
+    #[serde(default)]
+    pub resnapshot: bool,
 }
 
 /// Why a source table stands.
@@ -131,7 +142,18 @@ impl Record {
     /// Tables that stand are tried again: from where they stopped, or by a new snapshot.
     pub fn try_again(&mut self) {
         self.behind.retain(|_, behind| behind.from.is_some());
-        self.behind.values_mut().for_each(|behind| behind.halted = None);
+        self.behind.values_mut().filter(|behind| !behind.resnapshot).for_each(|behind| behind.halted = None);
+    }
+
+    /// These snapshots are in the tables. A table that stood for its own catches up from there.
+    pub fn complete_snapshot(&mut self, snapshot: &BTreeMap<SourceKey, Order>) {
+        for (source, order) in snapshot {
+            self.snapshots.insert(source.clone(), *order);
+            if let Some(behind) = self.behind.get_mut(source).filter(|behind| behind.resnapshot) {
+                *behind = Behind { after: Some(*order), halted: None, resnapshot: false, from: behind.from.take() };
+            }
+        }
+        self.pending = None;
     }
 
     /// Everything up to `position` is stored, of the tables that are catching up too.

@@ -56,6 +56,14 @@ pub struct StoredLetter {
     pub order: Order,
 }
 
+/// A stored letter, and the keys whose later changes wait behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredKeys {
+    pub letter: StoredLetter,
+    /// As [`crate::quarantine::RowKeys::shown`] gave them.
+    pub keys: Vec<String>,
+}
+
 /// One line of the provenance table: from this position on, these stages made the rows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Provenance {
@@ -112,6 +120,11 @@ pub trait Sink: Send {
     /// As the dead letters' sink: the changes stored beyond `after` (all where `None`) of this pipeline and incarnation.
     async fn stored_letters(&mut self, after: Option<Order>) -> Result<Vec<StoredLetter>> {
         let _unused = after;
+        Ok(Vec::new())
+    }
+
+    /// As the dead letters' sink: every letter of this pipeline and incarnation that names keys.
+    async fn stored_keys(&mut self) -> Result<Vec<StoredKeys>> {
         Ok(Vec::new())
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 
 use crate::cut::{Boundary, CutBuilder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::position::{Order, Position, SourceKey};
 
 /// Where a source is to start.
@@ -48,6 +48,15 @@ pub trait Source: Send {
     /// Errors: `position.gap` (halt) where another incarnation answers or the source has been acknowledged beyond
     /// `resume.position`; `Config` for what a person must mend; `Retry` where the server is not there.
     async fn open(&mut self, resume: &Resume) -> Result<Opened>;
+
+    /// Instead of [`Source::open`], beside another instance that reads the stream: `read` answers with the rows that the
+    /// table has now and [`crate::cut::Boundary::Snapshot`], whose order is beyond every change that was committed before
+    /// this call, and ends.
+    ///
+    /// Errors: as `open`; `source.no_snapshot` (config) where the source takes none.
+    async fn open_snapshot(&mut self, table: &SourceKey) -> Result<Opened> {
+        Err(Error::config("source.no_snapshot", format!("the source of {table} takes no snapshots")))
+    }
 
     /// Appends changes, in the source's order, and says where that leaves it. Returns when a batch has been closed, when
     /// a transaction has ended and nothing more is buffered, or when idle. Waits while there is nothing to say.

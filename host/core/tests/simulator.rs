@@ -32,7 +32,7 @@ fn every_schedule_stores_every_change_once_and_in_order() {
         println!("{}", replay(seed, None).1);
     }
     println!("result: {schedules} schedules hold; {met:?}");
-    let faults = [met.kills, met.second_hosts, met.swaps, met.restarts, met.letters, met.let_go];
+    let faults = [met.kills, met.second_hosts, met.swaps, met.restarts, met.letters, met.let_go, met.resnapshots];
     // A fault that never occurs proves nothing.
     assert!(schedules < 1_000 || faults.iter().all(|f| *f > schedules / 20), "{met:?}");
     assert!(schedules < 1_000 || met.halted > met.need_snapshot && met.need_snapshot > 0, "{met:?}");
@@ -97,4 +97,9 @@ fn a_snapshot_without_its_manifest_is_caught() {
 #[test]
 fn an_acknowledgement_beyond_a_table_that_stands_is_caught() {
     is_caught(Mutant::AcknowledgePastHalted);
+}
+
+#[test]
+fn a_start_that_forgets_which_keys_wait_is_caught() {
+    is_caught(Mutant::QuarantineForgotten);
 }

@@ -22,6 +22,7 @@ pub use config::{DeltaConfig, Mode, SchemaEvolution};
 pub use records::ObjectRecords;
 pub use sink::DeltaSink;
 pub use store::S3Config;
+pub use stored_letters::{Letter, letters};
 
 /// Names of our own columns start so; no column of a source may.
 pub(crate) const META_PREFIX: &str = "_millrace_";

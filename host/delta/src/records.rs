@@ -17,6 +17,7 @@ use crate::store::{Created, S3Config, Store, store_error};
 
 const RECORDS: &str = "records";
 const ARTIFACTS: &str = "artifacts";
+const REQUESTS: &str = "resnapshot";
 
 /// A host that was suspended for less than this finds its next number taken, and so learns that it is not the owner.
 const KEPT: Duration = Duration::from_secs(3_600);
@@ -131,4 +132,33 @@ impl RecordStore for ObjectRecords {
         let found = self.store.read(&name).await.map_err(self.failed(&name))?;
         Ok(found.map(|bytes| bytes.to_vec()))
     }
+
+    async fn snapshot_requests(&self) -> Result<Vec<String>> {
+        let folder = Path::from(REQUESTS);
+        let mut found = self.store.objects().list(Some(&folder));
+        let mut tables = Vec::new();
+        while let Some(object) = found.try_next().await.map_err(self.failed(REQUESTS))? {
+            let name = format!("{REQUESTS}/{}", object.location.filename().unwrap_or_default());
+            let request = self.store.read(&name).await.map_err(self.failed(&name))?;
+            // Withdrawn meanwhile by another host.
+            tables.extend(request.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+        }
+        Ok(tables)
+    }
+
+    async fn request_snapshot(&self, table: &str) -> Result<()> {
+        let name = request_name(table);
+        self.store.create(&name, Bytes::copy_from_slice(table.as_bytes())).await.map_err(self.failed(&name))?;
+        self.store.settle(&name).await
+    }
+
+    async fn withdraw_snapshot_request(&self, table: &str) -> Result<()> {
+        let name = request_name(table);
+        self.store.delete(&name).await.map_err(self.failed(&name))
+    }
+}
+
+/// The table's own name is what is in it.
+fn request_name(table: &str) -> String {
+    format!("{REQUESTS}/{}", crate::store::safe_name(table))
 }

@@ -1,22 +1,27 @@
 //! Reading the dead letters back: a stored letter is the verdict (I5).
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 use bytes::Bytes;
 use deltalake_core::DeltaTableBuilder;
+use millrace_core::environment::Environment;
+use millrace_core::letters::KEYS;
 use millrace_core::position::{Order, SourceKey};
-use millrace_core::sink::StoredLetter;
+use millrace_core::sink::{StoredKeys, StoredLetter};
 use millrace_core::{Error, Result};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use crate::config::DeltaConfig;
 use crate::file::layout::POSITION;
 use crate::log::{Table, kernel};
 use crate::sink::Owner;
-use crate::store::store_error;
+use crate::store::{Store, store_error};
 
 /// The columns of `millrace_core::letters::schema` that say whose change a letter is.
 const COLUMNS: [&str; 4] = ["pipeline", "incarnation", "source", POSITION];
@@ -25,6 +30,20 @@ const COLUMNS: [&str; 4] = ["pipeline", "incarnation", "source", POSITION];
 ///
 /// Deletion vectors are not looked at: a letter that a person removed was a verdict all the same.
 pub(crate) async fn read(table: &Table, owner: &Owner, after: Option<Order>) -> Result<Vec<StoredLetter>> {
+    let mut letters: Vec<StoredLetter> = scan_all(table, owner, after).await?.into_iter().map(|l| l.letter).collect();
+    letters.sort();
+    letters.dedup();
+    Ok(letters)
+}
+
+/// Every letter of this pipeline and incarnation that names keys.
+pub(crate) async fn read_keys(table: &Table, owner: &Owner) -> Result<Vec<StoredKeys>> {
+    let mut letters = scan_all(table, owner, None).await?;
+    letters.retain(|letter| !letter.keys.is_empty());
+    Ok(letters)
+}
+
+async fn scan_all(table: &Table, owner: &Owner, after: Option<Order>) -> Result<Vec<StoredKeys>> {
     let place = table.place();
     let mut letters = Vec::new();
     for path in files_beyond(table, after).await? {
@@ -33,8 +52,6 @@ pub(crate) async fn read(table: &Table, owner: &Owner, after: Option<Order>) -> 
         scan(bytes, owner, after, &mut letters)
             .map_err(|why| Error::halt("letters.damaged", format!("{place}/{path}: {why}")))?;
     }
-    letters.sort();
-    letters.dedup();
     Ok(letters)
 }
 
@@ -68,10 +85,15 @@ fn greatest_position(stats: &str) -> Option<String> {
     stats["maxValues"][POSITION].as_str().map(str::to_owned)
 }
 
-fn scan(bytes: Bytes, owner: &Owner, after: Option<Order>, into: &mut Vec<StoredLetter>) -> Result<(), String> {
+fn scan(bytes: Bytes, owner: &Owner, after: Option<Order>, into: &mut Vec<StoredKeys>) -> Result<(), String> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| e.to_string())?;
     let fields = builder.parquet_schema().root_schema().get_fields();
-    let roots: Vec<usize> = (0..fields.len()).filter(|i| COLUMNS.contains(&fields[*i].name())).collect();
+    let roots: Vec<usize> = (0..fields.len())
+        .filter(|i| {
+            let name = fields[*i].name();
+            COLUMNS.contains(&name) || name == KEYS
+        })
+        .collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
     let reader = builder.with_projection(mask).build().map_err(|e| e.to_string())?;
     for batch in reader {
@@ -80,12 +102,7 @@ fn scan(bytes: Bytes, owner: &Owner, after: Option<Order>, into: &mut Vec<Stored
     Ok(())
 }
 
-fn collect(
-    batch: &RecordBatch,
-    owner: &Owner,
-    after: Option<Order>,
-    into: &mut Vec<StoredLetter>,
-) -> Result<(), String> {
+fn collect(batch: &RecordBatch, owner: &Owner, after: Option<Order>, into: &mut Vec<StoredKeys>) -> Result<(), String> {
     // Others may have compacted the file, with texts in another of Arrow's forms.
     let column = |name: &str| {
         let cells = batch.column_by_name(name).ok_or_else(|| format!("no column `{name}`"))?;
@@ -93,6 +110,8 @@ fn collect(
     };
     let [pipeline, incarnation, source, position] = COLUMNS.map(column);
     let (pipeline, incarnation, source, position) = (pipeline?, incarnation?, source?, position?);
+    // Letters of earlier versions have none.
+    let keys = batch.column_by_name(KEYS).map(|_| column(KEYS)).transpose()?;
     let (pipeline, incarnation) = (pipeline.as_string::<i32>(), incarnation.as_string::<i32>());
     let (source, position) = (source.as_string::<i32>(), position.as_string::<i32>());
     for row in 0..batch.num_rows() {
@@ -106,8 +125,73 @@ fn collect(
             .ok_or_else(|| format!("`{}` is no position", position.value(row)))?;
         if after.is_none_or(|after| order > after) {
             let source = SourceKey::try_from(source.value(row).to_owned())?;
-            into.push(StoredLetter { source, order });
+            let keys = keys.as_ref().filter(|keys| keys.is_valid(row)).map(|keys| keys.as_string::<i32>().value(row));
+            let keys =
+                keys.map(serde_json::from_str).transpose().map_err(|e| format!("keys: {e}"))?.unwrap_or_default();
+            into.push(StoredKeys { letter: StoredLetter { source, order }, keys });
         }
+    }
+    Ok(())
+}
+
+/// One dead letter, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    pub source: SourceKey,
+    pub order: Order,
+    /// The table's name where it was refused.
+    pub table: String,
+    pub stage: String,
+    pub code: String,
+    pub reason: String,
+    /// As [`millrace_core::quarantine::RowKeys::shown`] gave them.
+    pub keys: Vec<String>,
+}
+
+/// The dead letters of a pipeline, of all its incarnations, in the order of their positions.
+///
+/// Errors: `store.*`, `letters.*`; no table is no letters.
+pub async fn letters(config: &DeltaConfig, pipeline: &str, environment: Arc<dyn Environment>) -> Result<Vec<Letter>> {
+    let store = Store::open(&config.path, &config.s3)?;
+    let table = Table::open(store, environment, config.checkpoint_interval).await?;
+    let place = table.place();
+    let mut letters = Vec::new();
+    for path in files_beyond(&table, None).await? {
+        let at = |e| store_error(&format!("{place}/{path}"), e);
+        let bytes = table.store().objects().get(&path).await.map_err(at)?.bytes().await.map_err(at)?;
+        let damaged = |why: String| Error::halt("letters.damaged", format!("{place}/{path}: {why}"));
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
+        for batch in reader.map_err(|e| damaged(e.to_string()))? {
+            let batch = batch.map_err(|e| damaged(e.to_string()))?;
+            list(&batch, pipeline, &mut letters).map_err(damaged)?;
+        }
+    }
+    letters.sort_by(|a, b| (&a.source, a.order).cmp(&(&b.source, b.order)));
+    Ok(letters)
+}
+
+fn list(batch: &RecordBatch, pipeline: &str, into: &mut Vec<Letter>) -> Result<(), String> {
+    let column = |name: &str| match batch.column_by_name(name) {
+        Some(cells) => arrow_cast::cast(cells, &DataType::Utf8).map(Some).map_err(|e| e.to_string()),
+        None => Ok(None),
+    };
+    let names = ["pipeline", "source", POSITION, "table", "stage", "code", "reason", KEYS];
+    let columns = names.map(column).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let text = |at: usize, row: usize| {
+        let cells = columns[at].as_ref().map(|cells| cells.as_string::<i32>());
+        cells.filter(|cells| cells.is_valid(row)).map_or("", |cells| cells.value(row))
+    };
+    for row in (0..batch.num_rows()).filter(|row| text(0, *row) == pipeline) {
+        let keys = Some(text(7, row)).filter(|keys| !keys.is_empty()).map(serde_json::from_str);
+        into.push(Letter {
+            source: SourceKey::try_from(text(1, row).to_owned())?,
+            order: Order::from_sortable(text(2, row)).ok_or_else(|| format!("`{}` is no position", text(2, row)))?,
+            table: text(3, row).to_owned(),
+            stage: text(4, row).to_owned(),
+            code: text(5, row).to_owned(),
+            reason: text(6, row).to_owned(),
+            keys: keys.transpose().map_err(|e| format!("keys: {e}"))?.unwrap_or_default(),
+        });
     }
     Ok(())
 }

@@ -33,6 +33,15 @@ const STREAMING_SINCE: u32 = 140_000;
 pub(super) struct PostgresSource {
     plan: Plan,
     session: Option<Session>,
+    /// A snapshot of one table, beside the stream that another reads.
+    alone: Option<Alone>,
+}
+
+#[derive(Debug)]
+struct Alone {
+    snapshots: Snapshots,
+    /// Where the engine is told that it ends.
+    end: Position,
 }
 
 #[derive(Debug)]
@@ -43,7 +52,7 @@ struct Session {
 
 impl PostgresSource {
     pub(super) fn new(plan: Plan) -> Self {
-        Self { plan, session: None }
+        Self { plan, session: None, alone: None }
     }
 
     /// Sorts the tables into those whose snapshot is recorded and those that need one.
@@ -179,7 +188,30 @@ impl Source for PostgresSource {
         Ok(Opened { incarnation, start: start.position(), holds_log: true, tables: Some(names), gaps })
     }
 
+    async fn open_snapshot(&mut self, table: &SourceKey) -> Result<Opened> {
+        let place = self.plan.settings.place();
+        let opened = Connection::open(&self.plan.settings, Purpose::Replication).await;
+        let mut connection = opened.map_err(|e| e.at(&place))?;
+        let incarnation = catalog::incarnation(&mut connection).await.map_err(|e| e.at(&place))?;
+        let mut found = catalog::find_tables(&mut connection, &self.plan.tables).await?;
+        found.retain(|found| found.relation.schema.name.to_string() == *table.table);
+        catalog::refuse_unreadable(&mut connection, &found).await?;
+        connection.close();
+        let Some(Found { relation, partitioned }) = found.pop() else {
+            return Err(Error::config("postgres.no_table", format!("{place} has no table {} any more", table.table)));
+        };
+        let wanted = Wanted { table: 0, source: table.clone(), relation: Arc::new(relation), partitioned };
+        let end = Lsn::default().position();
+        let snapshots = Snapshots::new(self.plan.settings.clone(), vec![wanted]);
+        self.alone = Some(Alone { snapshots, end: end.clone() });
+        Ok(Opened { incarnation, start: end, holds_log: true, tables: None, gaps: BTreeSet::new() })
+    }
+
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {
+        if let Some(Alone { snapshots, end }) = &mut self.alone {
+            let read = snapshots.read(into).await?;
+            return Ok(read.map_or_else(|| Boundary::End(end.clone()), |(boundary, _)| boundary));
+        }
         let Session { snapshots, stream } = self.session()?;
         match snapshots.read(into).await? {
             Some((boundary, complete)) => {

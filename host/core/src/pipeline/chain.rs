@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow_buffer::BooleanBuffer;
@@ -16,8 +17,9 @@ use crate::batch::{ChangeBatch, Changes, Reject};
 use crate::cut::Cut;
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};
-use crate::letters::{Refuser, letters};
+use crate::letters::{Refuser, letters, may_mask};
 use crate::position::{Order, SourceKey};
+use crate::quarantine::{self, Quarantine, RowKeys};
 use crate::schema::TableSchema;
 use crate::stage::{OnFailure, Stage, StageOutput, StageSpec};
 
@@ -70,6 +72,25 @@ pub(super) struct Chain {
     /// How far each source table got. Over all cuts: the parts of a split transaction are stored before a record may name
     /// its end.
     pub passed: BTreeMap<SourceKey, Order>,
+    pub quarantine: SharedQuarantine,
+    /// Source tables without a key, as far as that was said.
+    pub keyless: BTreeSet<SourceKey>,
+}
+
+/// Keys that wait (I15). The stages run ahead of the committer, whose sink refuses changes too: both see what the other
+/// put there. Held for a batch's bookkeeping alone, never across an await.
+#[derive(Clone, Default)]
+pub(super) struct SharedQuarantine(Arc<Mutex<Quarantine>>);
+
+impl SharedQuarantine {
+    pub(super) fn new(quarantine: Quarantine) -> Self {
+        Self(Arc::new(Mutex::new(quarantine)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Quarantine> {
+        // Every step of its bookkeeping leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Refusals met while a batch went through: what entered the failing stage, its index, and the changes.
@@ -108,6 +129,7 @@ impl Chain {
         if self.live.get(&batch.origin.source).is_none_or(|s| !Arc::ptr_eq(s, &batch.schema)) {
             self.live.insert(batch.origin.source.clone(), batch.schema.clone());
         }
+        self.note_keys(&batch);
         for part in self.replay.split(batch) {
             if !self.pass_part(part).await? {
                 return Ok(false);
@@ -129,7 +151,10 @@ impl Chain {
         let (origin, images) = (batch.origin.clone(), batch.rows());
         let last = images.checked_sub(1).map(|last| batch.order(last));
         let mut refusals = Refusals::default();
-        let mut rows = match self.through_stages(batch, is_new, &mut refusals).await {
+        let entered = (is_new && self.settings.quarantine.is_some()).then(|| batch.clone());
+        let passed = self.through_stages(batch, is_new, &mut refusals).await;
+        let held_back = passed.and_then(|rows| self.hold_back(entered, &mut refusals).map(|()| rows));
+        let mut rows = match held_back {
             Ok(rows) => rows,
             Err(error) if error.kind == Kind::HaltTable => {
                 self.counts = before;
@@ -250,6 +275,47 @@ impl Chain {
             refusals.at.push((stage, batch.clone(), fresh));
         }
         Ok((batch.clone(), rejects))
+    }
+
+    /// Notes the keys of a batch before the stages may change or drop them (I15).
+    fn note_keys(&mut self, batch: &ChangeBatch) {
+        let Some(policy) = self.settings.quarantine.as_ref().filter(|_| !batch.is_truncate()) else { return };
+        let table = batch.schema.name.to_string();
+        let masks = |column: &str| self.stages.iter().any(|stage| may_mask(stage.spec(), &table, column, true));
+        let may_hide = |column: &str| !self.settings.keep_original && masks(column);
+        match RowKeys::of(batch, policy, &self.incarnation, may_hide) {
+            Some(keys) => {
+                batch.origin.keys.get_or_init(|| keys);
+            }
+            None if self.keyless.insert(batch.origin.source.clone()) => {
+                tracing::warn!(pipeline = %self.pipeline, %table, "the source table has no key: later changes do not wait behind its letters");
+            }
+            None => {}
+        }
+    }
+
+    /// What comes after a letter of its key becomes a letter, whatever the stages made of it (I15).
+    ///
+    /// Errors: `key.quarantine_full` (the table is halted).
+    fn hold_back(&mut self, entered: Option<ChangeBatch>, refusals: &mut Refusals) -> Result<()> {
+        let (Some(policy), Some(entered)) = (&self.settings.quarantine, entered) else { return Ok(()) };
+        let source = &entered.origin.source;
+        let (waits, letters) = {
+            let mut quarantine = self.quarantine.lock();
+            (quarantine.pass(&entered, &refusals.changes), quarantine.letters(source))
+        };
+        if letters > policy.max_letters {
+            let what = format!("{letters} changes of {source} are dead letters or wait behind one");
+            return Err(Error::new(Kind::HaltTable, "key.quarantine_full", what).hint(
+                "mend what refuses them and take a new snapshot (`millrace resnapshot`), or raise `dead_letters: { max_waiting }`",
+            ));
+        }
+        if !waits.is_empty() {
+            self.counts.letters += waits.len() as u64;
+            refusals.changes.extend(waits.keys());
+            refusals.at.push((None, entered, waits.iter().map(quarantine::reject).collect()));
+        }
+        Ok(())
     }
 
     /// A change is stored as a letter or as rows, never as both: what is refused in one table leaves the others too.

@@ -3,20 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::chain::{Halt, Passed, diverged};
+use super::chain::{Halt, Passed, SharedQuarantine, diverged};
 use super::keeper::Keeper;
+use super::resnapshot::{Ended, Taken};
 use super::settings::{Mutant, Settings};
 use super::swap::Swapped;
 use super::{Counts, Pipeline, Summary, SwapReport};
 use crate::batch::{ChangeBatch, Reject};
 use crate::cut::Cut;
 use crate::environment::Environment;
-use crate::error::{Error, Result};
+use crate::error::{Error, Reaction, Result};
 use crate::letters::{Refuser, letters};
 use crate::position::{Order, Position, SourceKey};
+use crate::quarantine;
 use crate::record::Pending;
 use crate::sink::{Prepared, Provenance, Refusal, Sink};
 
@@ -34,6 +37,17 @@ pub(super) struct Ends {
     pub commit_micros: Arc<AtomicU64>,
     /// Up to where verdicts were settled at the start.
     pub settled: BTreeMap<SourceKey, Order>,
+    pub quarantine: SharedQuarantine,
+}
+
+impl Ends {
+    pub(super) fn new(
+        acknowledge: watch::Sender<Option<Position>>,
+        settled: BTreeMap<SourceKey, Order>,
+        quarantine: SharedQuarantine,
+    ) -> Self {
+        Self { acknowledge, commit_micros: Arc::default(), settled, quarantine }
+    }
 }
 
 pub(super) struct Committer<'a> {
@@ -46,9 +60,14 @@ pub(super) struct Committer<'a> {
     passed: BTreeMap<SourceKey, Order>,
     /// Letters wait for the end of the cut.
     has_letters: bool,
+    /// Changes of the cut under way that wait behind what the sink refused, and how many they are.
+    held_changes: BTreeSet<(SourceKey, Order)>,
+    held_back: Counts,
     settings: Settings,
     env: Arc<dyn Environment>,
     summary: &'a mut Summary,
+    /// When requests were looked for last.
+    looked: Duration,
     /// A swap whose record the mutant writes too late.
     late: Option<Swapped>,
 }
@@ -63,9 +82,12 @@ impl<'a> Committer<'a> {
             passed: ends.settled.clone(),
             ends,
             has_letters: false,
+            held_changes: BTreeSet::new(),
+            held_back: Counts::default(),
             settings: pipeline.settings.clone(),
             env: pipeline.env.clone(),
             summary,
+            looked: Duration::ZERO,
             late: None,
         }
     }
@@ -75,7 +97,12 @@ impl Committer<'_> {
     /// Takes one thing from the stages. Answers whether the source has ended.
     pub(super) async fn take(&mut self, passed: Passed) -> Result<bool> {
         match passed {
-            Passed::Rows(batch) => self.sink.write(batch).await.map(|()| false),
+            Passed::Rows(batch) => {
+                if let Some(batch) = self.hold_back(batch).await? {
+                    self.sink.write(batch).await?;
+                }
+                Ok(false)
+            }
             Passed::Letters(batch) => {
                 self.has_letters = true;
                 self.letters.write(batch).await.map(|()| false)
@@ -84,6 +111,9 @@ impl Committer<'_> {
                 let end = cut.end;
                 self.commit(&cut, counts).await?;
                 self.record(&cut, swapped, &halts).await?;
+                if !end {
+                    self.look_for_requests().await?;
+                }
                 Ok(end)
             }
             Passed::HaltedInSnapshot(halt) => {
@@ -103,10 +133,8 @@ impl Committer<'_> {
             *passed = (*passed).max(*order);
         }
         if cut.rows > 0 || cut.is_snapshot() {
-            let mut prepared = self.sink.prepare(cut).await?;
-            self.write_refused(std::mem::take(&mut prepared.refused), &mut counts).await?;
             let letters_cut = Cut { last: self.passed.clone(), ..cut.clone() };
-            let letters_prepared = self.prepare_letters(&letters_cut).await?;
+            let (prepared, letters_prepared) = self.prepare(cut, &letters_cut, &mut counts).await?;
             self.record_intent(cut, prepared, letters_prepared).await?;
             if self.settings.mutant == Some(Mutant::LettersAfterData) {
                 self.sink.commit(cut).await?;
@@ -127,13 +155,118 @@ impl Committer<'_> {
         Ok(())
     }
 
+    async fn prepare(
+        &mut self,
+        cut: &Cut,
+        letters_cut: &Cut,
+        counts: &mut Counts,
+    ) -> Result<(Prepared, Option<Prepared>)> {
+        let mut prepared = self.sink.prepare(cut).await?;
+        self.write_refused(std::mem::take(&mut prepared.refused), counts).await?;
+        let letters = if self.has_letters { Some(self.letters.prepare(letters_cut).await?) } else { None };
+        Ok((prepared, letters))
+    }
+
+    /// Stages a snapshot that is taken beside the stream; the next start commits it from its manifests (I9).
+    pub(super) async fn stage(&mut self, cut: &Cut, counts: &mut Counts) -> Result<Pending> {
+        let (data, letters) = self.prepare(cut, cut, counts).await?;
+        let letters = letters.and_then(|letters| letters.manifest);
+        Ok(Pending { snapshot: cut.snapshot.clone(), letters, data: data.manifest })
+    }
+
+    /// A snapshot beside the stream has ended. Staged, it is recorded here and committed by the start that follows; where it
+    /// can not be taken the table goes on from where it stands.
+    pub(super) async fn take_snapshot(&mut self, (source, ended): Ended) -> Result<()> {
+        if !self.keeper.to_snapshot().any(|wanted| *wanted == source) {
+            tracing::warn!(table = %source, "its new snapshot comes too late: it was let go of meanwhile");
+            return Ok(());
+        }
+        match ended {
+            Ok(Taken { pending, counts }) => {
+                self.keeper.set_pending(Some(pending));
+                self.summary.add(&counts);
+            }
+            Err(error) if error.kind.reaction() != Reaction::Stop => return Err(error),
+            Err(error) => {
+                tracing::error!(table = %source, %error, "no new snapshot: the table goes on from where it stands");
+                self.keeper.stand_no_more(&source);
+            }
+        }
+        self.keeper.write().await?;
+        Err(Error::reload("table.resnapshot", format!("the new snapshot of {source} has ended")))
+    }
+
+    /// Tables of which somebody wants a new snapshot stand from here on; the start that follows takes it.
+    async fn look_for_requests(&mut self) -> Result<()> {
+        let now = self.env.monotonic();
+        if now.saturating_sub(self.looked) < self.settings.record_interval {
+            return Ok(());
+        }
+        self.looked = now;
+        let requests = self.keeper.store().snapshot_requests().await?;
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let mut stands = false;
+        // What was begun under a version is finished by it first (I4).
+        let requests: Vec<_> =
+            requests.into_iter().filter(|table| self.keeper.is_over_of(table, &self.passed)).collect();
+        if requests.is_empty() {
+            return Ok(());
+        }
+        for table in &requests {
+            match self.keeper.stand_for_snapshot(table) {
+                Ok(()) => stands = true,
+                Err(error) => {
+                    tracing::error!(pipeline = %self.keeper.record().pipeline, %table, %error, "a request is refused");
+                }
+            }
+        }
+        self.keeper.write().await?;
+        for table in &requests {
+            self.keeper.store().withdraw_snapshot_request(table).await?;
+        }
+        match stands {
+            true => Err(Error::reload("table.resnapshot", "a new snapshot is asked for")),
+            false => Ok(()),
+        }
+    }
+
+    /// What passed the stages before the sink refused an earlier change of its key waits behind that one (I15).
+    async fn hold_back(&mut self, batch: ChangeBatch) -> Result<Option<ChangeBatch>> {
+        let mut waits = self.ends.quarantine.lock().pass(&batch, &BTreeSet::new());
+        let settled = self.ends.settled.get(&batch.origin.source);
+        waits.retain(|change, _| settled.is_none_or(|settled| batch.origin.orders[*change as usize] > *settled));
+        if waits.is_empty() {
+            return Ok(Some(batch));
+        }
+        let (rest, held) = batch.partition(|change| !waits.contains_key(&change))?;
+        let source = &batch.origin.source;
+        self.held_back.images_out += held.rows() as u64;
+        // Of a change that went to several tables one letter is enough.
+        waits.retain(|change, _| self.held_changes.insert((source.clone(), batch.origin.orders[*change as usize])));
+        let rejects: Vec<Reject> = waits.iter().map(quarantine::reject).collect();
+        if !rejects.is_empty() {
+            self.held_back.letters += rejects.len() as u64;
+            let letters = self.sink_letters(&held, &rejects)?;
+            self.has_letters = true;
+            self.letters.write(letters).await?;
+        }
+        Ok((!rest.is_empty()).then_some(rest))
+    }
+
     /// What the sink refuses becomes letters, before its cut's data (I5).
     async fn write_refused(&mut self, refused: Vec<Refusal>, counts: &mut Counts) -> Result<()> {
-        let mut seen = BTreeSet::new();
+        let held = std::mem::take(&mut self.held_back);
+        counts.images_out = counts.images_out.saturating_sub(held.images_out);
+        counts.letter_images += held.images_out;
+        counts.letters += held.letters;
+        let mut seen = std::mem::take(&mut self.held_changes);
         for refusal in refused {
             let source = refusal.batch.origin.source.clone();
             let mut changes = refusal.batch.changes.clone();
             changes.dedup();
+            self.ends.quarantine.lock().pass(&refusal.batch, &changes.iter().copied().collect());
             let images = refusal.batch.rows() as u64;
             counts.images_out = counts.images_out.saturating_sub(images);
             counts.letter_images += images;
@@ -169,13 +302,6 @@ impl Committer<'_> {
             later: &[],
         };
         letters(batch, rejects, &by)
-    }
-
-    async fn prepare_letters(&mut self, cut: &Cut) -> Result<Option<Prepared>> {
-        if !self.has_letters {
-            return Ok(None);
-        }
-        self.letters.prepare(cut).await.map(Some)
     }
 
     /// What must be durable before anything of the cut is: names of new tables (I13), and how to finish a snapshot (I9).
@@ -228,7 +354,10 @@ impl Committer<'_> {
 
     /// Called on a timer too, so that the lease is renewed and idle positions are acknowledged (I12).
     pub(super) async fn keep_record(&mut self) -> Result<()> {
-        if self.is_record_due() { self.write_record().await } else { Ok(()) }
+        if self.is_record_due() {
+            self.write_record().await?;
+        }
+        self.look_for_requests().await
     }
 
     async fn write_record(&mut self) -> Result<()> {
@@ -307,7 +436,7 @@ impl Committer<'_> {
         }
     }
 
-    fn book(&mut self, cut: &Cut, counts: &Counts, took: std::time::Duration) {
+    fn book(&mut self, cut: &Cut, counts: &Counts, took: Duration) {
         self.summary.add(counts);
         let pipeline = self.keeper.record().pipeline.clone();
         let label = || pipeline.clone();

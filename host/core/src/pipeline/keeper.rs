@@ -20,6 +20,7 @@ const LOOKS: u32 = 5;
 /// Records kept behind the newest one: hours of history at the usual cadence.
 const KEEP: u64 = 128;
 
+#[derive(Clone)]
 pub(super) struct Keeper {
     store: Arc<dyn RecordStore>,
     env: Arc<dyn Environment>,
@@ -95,8 +96,8 @@ impl Keeper {
     /// A snapshot that is staged and recorded counts as complete: it is finished before anything is read (I9).
     pub(super) fn resume(&self) -> Resume {
         let mut snapshots = self.record.snapshots.clone();
-        snapshots.extend(self.record.pending.iter().flat_map(|p| p.snapshot.clone()));
         snapshots.extend(self.halted().map(|source| (source.clone(), Order::END)));
+        snapshots.extend(self.record.pending.iter().flat_map(|p| p.snapshot.clone()));
         let position = self.record.resume_position().cloned();
         let tables = self.record.source_tables.clone();
         Resume { position, incarnation: self.record.incarnation.clone(), snapshots, tables }
@@ -142,6 +143,52 @@ impl Keeper {
         self.record.try_again();
     }
 
+    /// Source tables that stand until a new snapshot of them is taken.
+    pub(super) fn to_snapshot(&self) -> impl Iterator<Item = &SourceKey> {
+        self.record.behind.iter().filter(|(_, b)| b.resnapshot).map(|(source, _)| source)
+    }
+
+    /// Whether nothing that was begun of a table would be read again: it stands, or everything up to where its verdicts are
+    /// given (`passed`) is stored.
+    pub(super) fn is_over_of(&self, table: &str, passed: &BTreeMap<SourceKey, Order>) -> bool {
+        let source = SourceKey::new(table);
+        let at = self.record.position.as_ref().map(|position| position.order);
+        match self.record.behind.get(&source) {
+            Some(behind) => behind.halted.is_some(),
+            None => passed.get(&source).copied() <= at.max(self.record.snapshots.get(&source).copied()),
+        }
+    }
+
+    /// A table stands from what is committed now until a new snapshot of it is taken, beside the stream.
+    ///
+    /// Errors: `resnapshot.refused` where that can not be.
+    pub(super) fn stand_for_snapshot(&mut self, table: &str) -> Result<()> {
+        let source = SourceKey::new(table);
+        let refused =
+            |why: &str| Err(Error::config("resnapshot.refused", format!("no new snapshot of {table}: {why}")));
+        if !self.record.snapshots.contains_key(&source) {
+            return refused("it is no table of this pipeline's source, or has no snapshot yet");
+        }
+        let before = self.record.behind.get(&source);
+        let Some(from) = before.map_or_else(|| self.record.position.clone(), |b| b.from.clone()) else {
+            return refused("the source does not hold its changes any more: it gets one at the next start");
+        };
+        let after = before.and_then(|b| b.after);
+        let reason = "a new snapshot of it is being taken".to_owned();
+        let halted = Some(Halted { code: "table.resnapshot".into(), reason, at: self.env.now() });
+        self.record.behind.insert(source.clone(), Behind { from: Some(from), after, halted, resnapshot: true });
+        self.show_halted(&source, 1.0);
+        Ok(())
+    }
+
+    /// It goes on from there.
+    pub(super) fn stand_no_more(&mut self, source: &SourceKey) {
+        if let Some(behind) = self.record.behind.get_mut(source) {
+            (behind.halted, behind.resnapshot) = (None, false);
+        }
+        self.show_halted(source, 0.0);
+    }
+
     fn show_halted(&self, source: &SourceKey, value: f64) {
         let pipeline = self.record.pipeline.clone();
         metrics::gauge!("millrace_table_halted", "pipeline" => pipeline, "table" => source.table.to_string())
@@ -156,7 +203,7 @@ impl Keeper {
         let after = halt.after.max(before.and_then(|b| b.after)).filter(|_| from.is_some());
         let reason = halt.error.to_string();
         let halted = Some(Halted { code: halt.error.code.into(), reason, at: self.env.now() });
-        self.record.behind.insert(halt.source.clone(), Behind { from, after, halted });
+        self.record.behind.insert(halt.source.clone(), Behind { from, after, halted, resnapshot: false });
         self.show_halted(&halt.source, 1.0);
     }
 
@@ -170,6 +217,7 @@ impl Keeper {
             if held > budget {
                 behind.from = None;
                 behind.after = None;
+                behind.resnapshot = false;
                 self.record.snapshots.remove(source);
                 let pipeline = &self.record.pipeline;
                 tracing::error!(%pipeline, table = %source, held, budget, "the table stands for too long: it needs a new snapshot");
@@ -216,6 +264,11 @@ impl Keeper {
         }
     }
 
+    /// The same for the letters' own sink.
+    pub(super) fn claimed_letters(&self) -> Claim {
+        Claim { tables: [TableName::new("", crate::letters::TABLE)].into(), ..self.claimed() }
+    }
+
     pub(super) fn was_found(&self) -> bool {
         self.found
     }
@@ -249,8 +302,8 @@ impl Keeper {
     }
 
     pub(super) fn complete_snapshot(&mut self, snapshot: &BTreeMap<SourceKey, Order>) {
-        self.record.snapshots.extend(snapshot.clone());
-        self.record.pending = None;
+        snapshot.keys().for_each(|source| self.show_halted(source, 0.0));
+        self.record.complete_snapshot(snapshot);
     }
 
     pub(super) fn set_stages(&mut self, stages: Vec<StageSpec>) {

@@ -2,9 +2,11 @@
 
 mod chain;
 mod committer;
+mod fence;
 mod keeper;
 mod reader;
 mod replay;
+mod resnapshot;
 mod settings;
 mod swap;
 
@@ -17,20 +19,22 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::settings::{Mutant, Settings};
 
-use self::chain::{Chain, Passed};
+use self::chain::{Chain, Passed, SharedQuarantine};
 use self::committer::{Committer, Ends, Tables};
+use self::fence::{fence, recall_quarantine};
 use self::keeper::Keeper;
 use self::reader::Reader;
 use self::replay::Replay;
-use self::swap::{Swap, load_beside};
+use self::resnapshot::{Ended, take_beside};
+use self::swap::{Code, Swap, load, load_beside, load_stages};
 use crate::environment::{Environment, Task};
 use crate::error::{Error, Kind, Reaction, Result};
-use crate::position::{Order, Position, SourceKey};
-use crate::record::{Record, RecordStore};
+use crate::position::{Position, SourceKey};
+use crate::record::RecordStore;
 use crate::schema::TableName;
-use crate::sink::{Sink, Stored};
+use crate::sink::Sink;
 use crate::source::{Opened, Source};
-use crate::stage::{Stage, StageLoader, StageSpec};
+use crate::stage::{StageLoader, StageSpec};
 
 /// Connects to the outside world; called at every start, so that nothing of a failed one lingers.
 pub trait Parts: Send + Sync {
@@ -48,6 +52,7 @@ pub struct ConfiguredStage {
 }
 
 /// Everything that a run needs.
+#[derive(Clone)]
 pub struct Pipeline {
     /// Stable id: positions belong to it.
     pub name: String,
@@ -216,17 +221,30 @@ async fn start(
     let mut sink = pipeline.parts.sink()?;
     let mut letters = pipeline.parts.letters()?;
     let replay = fence(&mut keeper, sink.as_mut(), letters.as_mut(), pipeline.settings.mutant).await?;
+    let quarantine = recall_quarantine(pipeline, &keeper, letters.as_mut()).await?;
     let code = load_stages(pipeline, &mut keeper, &replay).await?;
 
     let halted = keeper.halted().cloned().collect();
-    let (mut running, ends) = spawn_ahead(pipeline, source, code, replay, halted, opened);
+    // Beside new code that waits for its cut there is none: it is taken by the start under that code.
+    let beside = if code.waiting.is_none() { take_beside(pipeline, &keeper) } else { None };
+    let ahead = Ahead { source, opened, code, replay, halted, quarantine };
+    let (mut running, ends) = spawn_ahead(pipeline, ahead);
     let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, summary);
     committer.note_provenance().await?;
+    running.resnapshot = beside;
     running.until_the_end(pipeline, control, &mut committer).await?;
     committer.close().await?;
     committer.report();
     drop(committer);
     ended(&mut running.reader_done).await
+}
+
+/// The snapshot that is being taken; waits for ever where there is none.
+async fn next_snapshot(taking: &mut Option<(Task, mpsc::Receiver<Ended>)>) -> Result<Ended> {
+    let Some((_, snapshot)) = taking else { return std::future::pending().await };
+    let taken = snapshot.recv().await;
+    *taking = None;
+    taken.ok_or_else(|| Error::new(Kind::Halt, "internal.panic", "a task of the pipeline panicked; see the log"))
 }
 
 /// The reader and the stages, ahead of the committer, each in a task of its own.
@@ -238,17 +256,24 @@ struct Running {
     stages_done: oneshot::Receiver<Result<()>>,
     /// Code that is being loaded beside the running one.
     loading: Vec<Task>,
+    /// A new snapshot that is being taken beside the stream.
+    resnapshot: Option<(Task, mpsc::Receiver<Ended>)>,
     _tasks: [Task; 2],
 }
 
-fn spawn_ahead(
-    pipeline: &Pipeline,
+/// What they start with.
+struct Ahead {
     source: Box<dyn Source>,
+    opened: Opened,
     code: Code,
     replay: Replay,
+    /// Source tables that stand.
     halted: BTreeSet<SourceKey>,
-    opened: Opened,
-) -> (Running, Ends) {
+    quarantine: SharedQuarantine,
+}
+
+fn spawn_ahead(pipeline: &Pipeline, ahead: Ahead) -> (Running, Ends) {
+    let Ahead { source, opened, code, replay, halted, quarantine } = ahead;
     let queue = pipeline.settings.queue;
     let (to_stages, from_source) = mpsc::channel(queue);
     let (to_committer, from_stages) = mpsc::channel(queue);
@@ -256,7 +281,7 @@ fn spawn_ahead(
     let (swaps, swap_requests) = mpsc::channel(4);
     let (acknowledge, acknowledged) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
-    let ends = Ends { acknowledge, commit_micros: Arc::default(), settled: replay.settled().clone() };
+    let ends = Ends::new(acknowledge, replay.settled().clone(), quarantine);
     let reader = Reader {
         source,
         out: to_stages,
@@ -284,11 +309,25 @@ fn spawn_ahead(
         halted,
         halts: Vec::new(),
         passed: BTreeMap::new(),
+        quarantine: ends.quarantine.clone(),
+        keyless: BTreeSet::new(),
     };
     let (reader_done, reader) = spawn(pipeline, "reader", reader.run());
     let (stages_done, stages) = spawn(pipeline, "stages", chain.run());
     let tasks = [reader, stages];
-    (Running { from_stages, swaps, stop, reader_done, stages_done, loading: Vec::new(), _tasks: tasks }, ends)
+    (
+        Running {
+            from_stages,
+            swaps,
+            stop,
+            reader_done,
+            stages_done,
+            loading: Vec::new(),
+            resnapshot: None,
+            _tasks: tasks,
+        },
+        ends,
+    )
 }
 
 impl Running {
@@ -315,6 +354,7 @@ impl Running {
                         return if *self.stop.borrow() { Ok(()) } else { ended(&mut self.reader_done).await };
                     }
                 },
+                taken = next_snapshot(&mut self.resnapshot) => committer.take_snapshot(taken?).await?,
                 () = timer => committer.keep_record().await?,
             }
         }
@@ -356,101 +396,6 @@ async fn claim(pipeline: &Pipeline, keeper: &mut Keeper, opened: &Opened) -> Res
     }
     let specs: Vec<StageSpec> = pipeline.stages.iter().map(|s| s.spec.clone()).collect();
     keeper.claim(opened, &specs).await
-}
-
-/// Commits the new epoch to letters and tables, and only then reads positions and letters (I13). What a snapshot
-/// staged before a crash is finished first (I9).
-async fn fence(
-    keeper: &mut Keeper,
-    sink: &mut dyn Sink,
-    letters: &mut dyn Sink,
-    mutant: Option<Mutant>,
-) -> Result<Replay> {
-    let mut letters_claim = keeper.claimed();
-    letters_claim.tables = [TableName::new("", crate::letters::TABLE)].into();
-    let claim = keeper.claimed();
-    let mut letter_positions = letters.fence(&letters_claim).await?;
-    let mut stored = sink.fence(&claim).await?;
-    if let Some(pending) = keeper.record().pending.clone() {
-        if let Some(manifest) = &pending.letters {
-            letters.recommit(manifest).await?;
-        }
-        if let Some(manifest) = &pending.data {
-            sink.recommit(manifest).await?;
-        }
-        keeper.complete_snapshot(&pending.snapshot);
-        keeper.write().await?;
-        letter_positions = letters.fence(&letters_claim).await?;
-        stored = sink.fence(&claim).await?;
-    }
-    keeper.check_stored(&stored)?;
-    keeper.check_stored(&letter_positions)?;
-    if !keeper.was_found() && stored.values().any(|p| !p.is_empty()) {
-        return Err(Error::halt(
-            "record.missing",
-            "the sink's tables hold positions of this pipeline, but its resume record is gone",
-        )
-        .hint("restore the objects under `_millrace/` beside the tables, or start under a new pipeline name"));
-    }
-    replay_of(keeper.record(), stored, letter_positions, letters, mutant).await
-}
-
-async fn replay_of(
-    record: &Record,
-    stored: Stored,
-    letter_positions: Stored,
-    letters: &mut dyn Sink,
-    mutant: Option<Mutant>,
-) -> Result<Replay> {
-    let positions: BTreeMap<SourceKey, Order> = letter_positions.into_values().flatten().collect();
-    // Letters of a snapshot lie beyond the stream's record; all that a replay can meet is beyond the record's commit.
-    let after = record.resume_position().map(|p| Order::new(p.order.commit(), i64::MIN));
-    let stored_letters = letters.stored_letters(after).await?;
-    Ok(Replay::new(stored, &positions, stored_letters, record, mutant))
-}
-
-/// What runs at a start, and what is to take its place at the first cut that allows it.
-struct Code {
-    stages: Vec<Box<dyn Stage>>,
-    waiting: Option<Swap>,
-}
-
-/// What the record names runs first; what the pipeline file names now takes its place at once where nothing that was begun
-/// is left, else at the first cut that allows it (I4).
-async fn load_stages(pipeline: &Pipeline, keeper: &mut Keeper, replay: &Replay) -> Result<Code> {
-    let recorded = keeper.record().stages.clone();
-    let configured: Vec<StageSpec> = pipeline.stages.iter().map(|s| s.spec.clone()).collect();
-    if recorded == configured {
-        return Ok(Code { stages: load(pipeline.loader.as_ref(), &pipeline.stages).await?, waiting: None });
-    }
-    let new = load(pipeline.loader.as_ref(), &pipeline.stages).await?;
-    if replay.is_over_at(keeper.record()) {
-        for stage in &pipeline.stages {
-            keeper.store().put_artifact(&stage.spec.digest, &stage.artifact).await?;
-        }
-        keeper.set_stages(configured);
-        keeper.write().await?;
-        return Ok(Code { stages: new, waiting: None });
-    }
-    let mut running = Vec::new();
-    for spec in recorded {
-        let artifact = keeper.store().artifact(&spec.digest).await?.ok_or_else(|| {
-            Error::halt("plugin.absent", format!("the code of {} that a cut was begun with is gone", spec.identity()))
-                .hint("put the component back under `_millrace/` beside the tables: what was begun under a version is finished by it")
-        })?;
-        running.push(ConfiguredStage { spec, artifact: artifact.into() });
-    }
-    let old = load(pipeline.loader.as_ref(), &running).await?;
-    let waiting = Swap { configured: pipeline.stages.clone(), stages: new, allow_schema_change: true, reply: None };
-    Ok(Code { stages: old, waiting: Some(waiting) })
-}
-
-async fn load(loader: &dyn StageLoader, configured: &[ConfiguredStage]) -> Result<Vec<Box<dyn Stage>>> {
-    let mut stages = Vec::with_capacity(configured.len());
-    for stage in configured {
-        stages.push(loader.load(&stage.spec, &stage.artifact).await?);
-    }
-    Ok(stages)
 }
 
 /// Runs a third of the way in a task of its own.

@@ -62,6 +62,19 @@ impl Replay {
         Self { tables, letters: letters.into_iter().collect(), settled, done, front, furthest, mutant }
     }
 
+    /// Where nothing was stored before: a new snapshot is judged as a whole.
+    pub(super) fn of_nothing() -> Self {
+        Self {
+            tables: Stored::new(),
+            letters: BTreeSet::new(),
+            settled: BTreeMap::new(),
+            done: BTreeMap::new(),
+            front: None,
+            furthest: i64::MIN,
+            mutant: None,
+        }
+    }
+
     /// Up to where each source table's verdicts are settled.
     pub(super) fn settled(&self) -> &BTreeMap<SourceKey, Order> {
         &self.settled

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::cut::BatchLimits;
+use crate::quarantine::Policy;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -31,6 +32,8 @@ pub struct Settings {
     pub queue: usize,
     /// Keep in dead letters also the columns that stages may be there to mask.
     pub keep_original: bool,
+    /// Later changes of a key wait behind its letters (I15).
+    pub quarantine: Option<Policy>,
     /// Pauses between starts after an error of kind `Retry`.
     pub retry_pause: Duration,
     pub retry_pause_max: Duration,
@@ -56,6 +59,7 @@ impl Default for Settings {
             take_over: false,
             queue: 16,
             keep_original: false,
+            quarantine: None,
             retry_pause: Duration::from_millis(200),
             retry_pause_max: Duration::from_secs(30),
             stage_retries: 20,
@@ -81,4 +85,5 @@ pub enum Mutant {
     EpochNotCompared,
     SnapshotWithoutManifest,
     AcknowledgePastHalted,
+    QuarantineForgotten,
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::chain::Chain;
-use super::{ConfiguredStage, Pipeline, SwapReport, load};
+use super::keeper::Keeper;
+use super::replay::Replay;
+use super::{ConfiguredStage, Pipeline, SwapReport};
 use crate::environment::Task;
 use crate::error::{Error, Result};
 use crate::schema::TableSchema;
-use crate::stage::Stage;
+use crate::stage::{Stage, StageLoader, StageSpec};
 
 /// Code that is to take the place of what runs.
 pub(super) struct Swap {
@@ -25,6 +27,50 @@ pub(super) struct Swap {
 pub(super) struct Swapped {
     pub configured: Vec<ConfiguredStage>,
     pub reply: Option<oneshot::Sender<Result<SwapReport>>>,
+}
+
+/// What runs at a start, and what is to take its place at the first cut that allows it.
+pub(super) struct Code {
+    pub stages: Vec<Box<dyn Stage>>,
+    pub waiting: Option<Swap>,
+}
+
+/// What the record names runs first; what the pipeline file names now takes its place at once where nothing that was begun
+/// is left, else at the first cut that allows it (I4).
+pub(super) async fn load_stages(pipeline: &Pipeline, keeper: &mut Keeper, replay: &Replay) -> Result<Code> {
+    let recorded = keeper.record().stages.clone();
+    let configured: Vec<StageSpec> = pipeline.stages.iter().map(|s| s.spec.clone()).collect();
+    if recorded == configured {
+        return Ok(Code { stages: load(pipeline.loader.as_ref(), &pipeline.stages).await?, waiting: None });
+    }
+    let new = load(pipeline.loader.as_ref(), &pipeline.stages).await?;
+    if replay.is_over_at(keeper.record()) {
+        for stage in &pipeline.stages {
+            keeper.store().put_artifact(&stage.spec.digest, &stage.artifact).await?;
+        }
+        keeper.set_stages(configured);
+        keeper.write().await?;
+        return Ok(Code { stages: new, waiting: None });
+    }
+    let mut running = Vec::new();
+    for spec in recorded {
+        let artifact = keeper.store().artifact(&spec.digest).await?.ok_or_else(|| {
+            Error::halt("plugin.absent", format!("the code of {} that a cut was begun with is gone", spec.identity()))
+                .hint("put the component back under `_millrace/` beside the tables: what was begun under a version is finished by it")
+        })?;
+        running.push(ConfiguredStage { spec, artifact: artifact.into() });
+    }
+    let old = load(pipeline.loader.as_ref(), &running).await?;
+    let waiting = Swap { configured: pipeline.stages.clone(), stages: new, allow_schema_change: true, reply: None };
+    Ok(Code { stages: old, waiting: Some(waiting) })
+}
+
+pub(super) async fn load(loader: &dyn StageLoader, configured: &[ConfiguredStage]) -> Result<Vec<Box<dyn Stage>>> {
+    let mut stages = Vec::with_capacity(configured.len());
+    for stage in configured {
+        stages.push(loader.load(&stage.spec, &stage.artifact).await?);
+    }
+    Ok(stages)
 }
 
 impl Chain {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::sink::REFUSED;
 use super::stage::{drops, rejects, table};
-use super::world::{Change, Row, SOURCES, World, commit_of};
+use super::world::{Change, Row, SOURCES, STEP, World, commit_of};
 use crate::batch::ChangeType;
 use crate::letters;
 use crate::position::{Order, SourceKey};
@@ -80,7 +80,7 @@ fn due(world: &World, up_to: i64) -> Vec<(Change, Order)> {
     }
     for source in SOURCES {
         let Some(snapshot) = record.snapshots.get(&SourceKey::new(source)) else { continue };
-        let count = (snapshot.commit() / 10) as usize;
+        let count = (snapshot.commit() / STEP) as usize;
         for (ordinal, (id, value)) in world.state(source, count).into_iter().enumerate() {
             let change = Change { source, ordinal: ordinal as i64 + 1, id, before: None, after: Some(value) };
             due.push((change, Order::new(snapshot.commit(), ordinal as i64 + 1)));
@@ -89,22 +89,41 @@ fn due(world: &World, up_to: i64) -> Vec<(Change, Order)> {
     due
 }
 
+/// The first letter of each key, where later changes of it wait (I15).
+fn first_letters(world: &World, found: &Found, due: &[(Change, Order)]) -> BTreeMap<(String, i64), Order> {
+    let mut first = BTreeMap::new();
+    for (change, order) in due.iter().filter(|_| world.quarantine) {
+        if found.letters.contains_key(&(change.source.to_string(), *order)) {
+            let since = first.entry((change.source.to_string(), change.id)).or_insert(*order);
+            *since = (*since).min(*order);
+        }
+    }
+    first
+}
+
 /// A change up to this place that is neither row nor letter, though it must be one.
 pub(super) fn not_durable(world: &World, place: i64) -> Option<String> {
-    let found = found(world);
-    due(world, place).into_iter().find_map(|(change, order)| wrong(&found, &change, order))
+    let (found, due) = (found(world), due(world, place));
+    let waiting = first_letters(world, &found, &due);
+    due.iter().find_map(|(change, order)| wrong(&found, &waiting, change, *order))
 }
 
 /// What is wrong with one change, if anything.
-fn wrong(found: &Found, change: &Change, order: Order) -> Option<String> {
+fn wrong(found: &Found, waiting: &BTreeMap<(String, i64), Order>, change: &Change, order: Order) -> Option<String> {
+    let waits = waiting.get(&(change.source.to_string(), change.id)).is_some_and(|since| *since < order);
     let key = (change.source.to_string(), order);
     let letters = found.letters.get(&key).copied().unwrap_or(0);
     let mut rows = found.rows.get(&key).cloned().unwrap_or_default();
     rows.sort();
     if letters > 0 {
         let may = change.after == Some('?') || [1, 2].iter().any(|v| matches!(made(change, order, *v), Made::Letter));
-        let right = letters == 1 && rows.is_empty() && may;
+        let right = letters == 1 && rows.is_empty() && (may || waits);
         return (!right).then(|| format!("change {order} of {}: {letters} letters and rows {rows:?}", change.source));
+    }
+    // What the stages dropped before the sink refused an earlier change of its key has nothing that could wait.
+    let dropped = |version: &i64| matches!(made(change, order, *version), Made::Rows(rows) if rows.is_empty());
+    if waits && !(rows.is_empty() && [1, 2].iter().any(dropped)) {
+        return Some(format!("change {order} of {}: its key waits, and its rows are {rows:?}", change.source));
     }
     let versions: Vec<i64> = match rows.first() {
         Some((_, row)) => vec![row.version],
@@ -124,10 +143,10 @@ fn wrong(found: &Found, change: &Change, order: Order) -> Option<String> {
 
 /// Everything at the end: each change once, nothing else, in order, versions never going back.
 pub(super) fn complete(world: &World) -> Result<(), String> {
-    let found = found(world);
-    let due = due(world, i64::MAX);
+    let (found, due) = (found(world), due(world, i64::MAX));
+    let waiting = first_letters(world, &found, &due);
     for (change, order) in &due {
-        if let Some(wrong) = wrong(&found, change, *order) {
+        if let Some(wrong) = wrong(&found, &waiting, change, *order) {
             return Err(wrong);
         }
     }
@@ -151,9 +170,19 @@ fn records(world: &World) -> impl Iterator<Item = Record> {
     world.records.values().filter_map(|bytes| serde_json::from_slice(bytes).ok())
 }
 
+/// How many snapshots were taken beside the stream.
+pub(super) fn resnapshots(world: &World) -> u64 {
+    let records: Vec<Record> = records(world).collect();
+    let taken = |pair: &[Record]| {
+        let stood = pair[0].behind.iter().filter(|(_, behind)| behind.resnapshot);
+        stood.filter(|(source, _)| pair[0].snapshots.get(source) != pair[1].snapshots.get(source)).count() as u64
+    };
+    records.windows(2).map(taken).sum()
+}
+
 /// What the table held before was of no more use.
 fn needed_a_new_snapshot(world: &World, source: &SourceKey) -> bool {
-    records(world).any(|record| record.behind.get(source).is_some_and(|b| b.from.is_none()))
+    records(world).any(|record| record.behind.get(source).is_some_and(|b| b.from.is_none() || b.resnapshot))
 }
 
 /// Orders ascend in each table for each source table, and so do versions over all tables.
@@ -195,7 +224,7 @@ fn by_the_recorded_version(world: &World) -> Result<(), String> {
     }
     for (name, commits) in world.tables.iter().filter(|(n, _)| *n != letters::TABLE) {
         // Snapshots are taken before the stream, whatever their orders.
-        for row in commits.iter().flat_map(|c| &c.rows).filter(|r| r.order.commit() % 10 == 0) {
+        for row in commits.iter().flat_map(|c| &c.rows).filter(|r| r.order.commit() % STEP == 0) {
             let at = in_force.iter().rposition(|(from, _)| *from < row.order.commit());
             let expected = at.map(|at| in_force[at].1);
             // A table that stood goes on with the code that it was mended by.

@@ -11,6 +11,7 @@ mod source;
 mod stage;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,10 +21,11 @@ use self::executor::{Executor, Rng, SimEnvironment, lock};
 use self::sink::SimSink;
 use self::source::SimSource;
 use self::stage::{SimLoader, configured, halts};
-use self::world::{Link, SimRecords, World};
+use self::world::{Link, SOURCES, SimRecords, World};
 use crate::cut::BatchLimits;
 use crate::error::{Kind, Result};
 use crate::pipeline::{Control, Mutant, Parts, Pipeline, Settings, Summary, run as run_pipeline};
+use crate::quarantine::Policy;
 use crate::sink::Sink;
 use crate::source::Source;
 
@@ -43,6 +45,8 @@ pub struct Met {
     pub halted: u64,
     /// Of them, those that needed a new snapshot.
     pub need_snapshot: u64,
+    /// New snapshots that were taken beside the stream.
+    pub resnapshots: u64,
 }
 
 impl Met {
@@ -55,6 +59,7 @@ impl Met {
         self.let_go += other.let_go;
         self.halted += other.halted;
         self.need_snapshot += other.need_snapshot;
+        self.resnapshots += other.resnapshots;
     }
 }
 
@@ -126,6 +131,7 @@ fn schedule(seed: u64, mutant: Option<Mutant>) -> (Result<Met, String>, Arc<Mute
     };
     schedule.start();
     let result = schedule.run().and_then(|()| check::complete(&lock(&schedule.world)));
+    schedule.met.resnapshots = check::resnapshots(&lock(&schedule.world));
     (result.map(|()| schedule.met), schedule.world)
 }
 
@@ -164,7 +170,7 @@ impl Schedule {
             return;
         }
         self.faults -= 1;
-        match self.rng.below(4) {
+        match self.rng.below(5) {
             0 | 1 => {
                 let victim = self.rng.below(self.hosts.len() as u64) as usize;
                 let host = self.hosts.swap_remove(victim);
@@ -179,6 +185,10 @@ impl Schedule {
             2 if self.hosts.len() < 2 => {
                 self.met.second_hosts += 1;
                 self.start();
+            }
+            3 => {
+                let source = SOURCES[self.rng.below(3) as usize];
+                lock(&self.world).requests.insert(source.into());
             }
             _ => self.swap(),
         }
@@ -200,16 +210,18 @@ impl Schedule {
         let env = SimEnvironment { executor: self.executor.clone(), host: self.started };
         let link = Link { world: self.world.clone(), env: env.clone() };
         let millis = Duration::from_millis;
+        let quarantine = lock(&self.world).quarantine;
         let settings = Settings {
             batch: BatchLimits { rows: 1 + self.rng.below(4) as usize, bytes: 1 << 20 },
             cut_interval: millis(2 + self.rng.below(10)),
             cut_rows: 2 + self.rng.below(6),
             split_rows: 2 + self.rng.below(8),
             record_interval: millis(5 + self.rng.below(60)),
-            held_log: 20 + self.rng.below(200),
+            held_log: 2_000 + self.rng.below(20_000),
             queue: 1 + self.rng.below(4) as usize,
             retry_pause: millis(5),
             retry_pause_max: millis(50),
+            quarantine: quarantine.then(|| Policy { keys: BTreeMap::new(), max_letters: Policy::MAX_LETTERS }),
             take_over: true,
             mutant: self.mutant,
             ..Settings::default()

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_buffer::BooleanBuffer;
 use async_trait::async_trait;
 
-use super::world::{Commit, Link, Row};
+use super::world::{Commit, Link, Row, World};
 use crate::batch::ChangeBatch;
 use crate::compare_and_set::{Head, Verdict, decide};
 use crate::cut::Cut;
@@ -16,8 +17,9 @@ use crate::error::{Error, Kind, Result};
 use crate::letters;
 use crate::pipeline::Mutant;
 use crate::position::{Order, SourceKey};
+use crate::quarantine;
 use crate::schema::TableName;
-use crate::sink::{Claim, Prepared, Refusal, Sink, Stored, StoredLetter};
+use crate::sink::{Claim, Prepared, Refusal, Sink, Stored, StoredKeys, StoredLetter};
 
 /// The value that this sink refuses.
 pub(super) const REFUSED: char = 'q';
@@ -36,11 +38,21 @@ pub(super) struct SimSink {
     views: BTreeMap<String, View>,
     staged: BTreeMap<String, Vec<Row>>,
     refused: Vec<ChangeBatch>,
+    /// Of the cut under way.
+    written: Vec<ChangeBatch>,
 }
 
 impl SimSink {
     pub(super) fn new(link: Link, mutant: Option<Mutant>) -> Self {
-        Self { link, mutant, epoch: 0, views: BTreeMap::new(), staged: BTreeMap::new(), refused: Vec::new() }
+        Self {
+            link,
+            mutant,
+            epoch: 0,
+            views: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            refused: Vec::new(),
+            written: Vec::new(),
+        }
     }
 
     fn decide(&self, found: &Head, continues_from: &Head) -> Verdict {
@@ -133,10 +145,21 @@ fn rows_of(batch: &ChangeBatch) -> Vec<Row> {
             order: batch.order(row),
             change_type: batch.change_types[row] as u8,
             id: if is_letter { 0 } else { batch.columns[0].as_primitive::<Int64Type>().value(row) },
-            value: if is_letter { String::new() } else { batch.columns[1].as_string::<i32>().value(row).to_string() },
+            // Of a letter: its keys.
+            value: if is_letter {
+                keys_of(batch, row)
+            } else {
+                batch.columns[1].as_string::<i32>().value(row).to_string()
+            },
             version: if is_letter { 0 } else { batch.columns[2].as_primitive::<Int64Type>().value(row) },
         })
         .collect()
+}
+
+fn keys_of(letters: &ChangeBatch, row: usize) -> String {
+    let column = letters.schema.columns.iter().position(|c| &*c.name == letters::KEYS);
+    let cells = column.map(|at| letters.columns[at].as_string::<i32>());
+    cells.filter(|cells| cells.is_valid(row)).map(|cells| cells.value(row).to_owned()).unwrap_or_default()
 }
 
 #[async_trait]
@@ -145,6 +168,7 @@ impl Sink for SimSink {
         self.epoch = claim.epoch;
         self.staged.clear();
         self.refused.clear();
+        self.written.clear();
         let mut stored = Stored::new();
         for table in &claim.tables {
             stored.insert(table.clone(), self.fence_table(&table.to_string()).await?);
@@ -168,18 +192,22 @@ impl Sink for SimSink {
             self.refused.push(batch.filter(&keep)?);
         }
         self.staged.entry(batch.schema.name.to_string()).or_default().extend(rows);
+        self.written.push(batch);
         Ok(())
     }
 
     async fn prepare(&mut self, cut: &Cut) -> Result<Prepared> {
         self.link.pause().await;
         let mut refused = Vec::new();
-        for batch in std::mem::take(&mut self.refused) {
+        let (own, written) = (std::mem::take(&mut self.refused), std::mem::take(&mut self.written));
+        let waits = quarantine::behind(&own.iter().collect::<Vec<_>>(), &written.iter().collect::<Vec<_>>())?;
+        let codes = std::iter::repeat_n("sim.refused", own.len()).chain(std::iter::repeat(quarantine::WAITS));
+        for (batch, code) in own.into_iter().chain(waits).zip(codes) {
             let gone: BTreeSet<Order> = (0..batch.rows()).map(|r| batch.order(r)).collect();
             for rows in self.staged.values_mut() {
                 rows.retain(|r| *r.source != *batch.origin.source.table || !gone.contains(&r.order));
             }
-            refused.push(Refusal { batch, code: "sim.refused", reason: "q".into(), column: None });
+            refused.push(Refusal { batch, code, reason: "q".into(), column: None });
         }
         self.staged.retain(|_, rows| !rows.is_empty());
         let new_tables = self.staged.keys().filter(|t| !self.views.contains_key(*t) && **t != letters::TABLE);
@@ -220,17 +248,30 @@ impl Sink for SimSink {
     }
 
     async fn stored_letters(&mut self, after: Option<Order>) -> Result<Vec<StoredLetter>> {
-        let letters = self
-            .link
-            .read(move |world| {
-                let commits = world.tables.get(letters::TABLE).map_or(&[][..], Vec::as_slice);
-                commits
-                    .iter()
-                    .flat_map(|c| c.rows.clone())
-                    .filter(|r| after.is_none_or(|a| r.order > a))
-                    .collect::<Vec<_>>()
-            })
-            .await;
-        Ok(letters.into_iter().map(|r| StoredLetter { source: SourceKey::new(r.source), order: r.order }).collect())
+        let beyond = self.letters().await.into_iter().filter(|r| after.is_none_or(|a| r.order > a));
+        Ok(beyond.map(stored_letter).collect())
+    }
+
+    async fn stored_keys(&mut self) -> Result<Vec<StoredKeys>> {
+        let with_keys = self.letters().await.into_iter().filter(|r| !r.value.is_empty());
+        let parsed = |row: Row| {
+            let keys = serde_json::from_str(&row.value).map_err(|e| Error::bug(e.to_string()))?;
+            Ok(StoredKeys { keys, letter: stored_letter(row) })
+        };
+        with_keys.map(parsed).collect()
+    }
+}
+
+fn stored_letter(row: Row) -> StoredLetter {
+    StoredLetter { source: SourceKey::new(row.source), order: row.order }
+}
+
+impl SimSink {
+    async fn letters(&self) -> Vec<Row> {
+        let rows = |world: &World| {
+            let commits = world.tables.get(letters::TABLE).map_or(&[][..], Vec::as_slice);
+            commits.iter().flat_map(|c| c.rows.clone()).collect()
+        };
+        self.link.read(rows).await
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::check;
 use super::executor::lock;
-use super::world::{Change, Link, SOURCES, commit_of, snapshot_of};
+use super::world::{Change, Link, SOURCES, STEP, commit_of};
 use crate::batch::ChangeType;
 use crate::builder::{Cells, RowsBuilder};
 use crate::cut::{Boundary, CutBuilder};
@@ -25,12 +25,13 @@ pub(super) struct SimSource {
     reading: Option<Reading>,
     /// Next transaction, and next change in it.
     next: (usize, usize),
+    /// A snapshot is taken beside the stream.
+    alone: bool,
 }
 
 /// A snapshot under way.
 struct Reading {
-    /// Transactions that are in it.
-    count: usize,
+    place: i64,
     rows: Vec<(i64, char)>,
     read: usize,
 }
@@ -42,7 +43,7 @@ impl SimSource {
             Arc::new(TableSchema::new(TableName::new("", source), columns, Images::Full))
         };
         let schemas = SOURCES.map(|s| (s, schema(s))).into();
-        Self { link, schemas, to_snapshot: VecDeque::new(), reading: None, next: (0, 0) }
+        Self { link, schemas, to_snapshot: VecDeque::new(), reading: None, next: (0, 0), alone: false }
     }
 
     fn position(&self) -> Position {
@@ -70,21 +71,22 @@ impl SimSource {
     /// A few rows of the snapshot under way: it is long, and the engine hears of it in between.
     fn snapshot(&mut self, into: &mut CutBuilder, source: &'static str) -> Result<Boundary> {
         let begin = || {
-            let world = lock(&self.link.world);
-            Reading { count: world.head, rows: world.state(source, world.head).into_iter().collect(), read: 0 }
+            let mut world = lock(&self.link.world);
+            let rows = world.state(source, world.head).into_iter().collect();
+            Reading { place: world.begin_snapshot(), rows, read: 0 }
         };
         let reading = self.reading.get_or_insert_with(begin);
         let key = SourceKey::new(source);
         for (id, value) in reading.rows.iter().skip(reading.read).take(3) {
             let rows = into.table(&key, &self.schemas[source], true)?;
             reading.read += 1;
-            rows.begin_change(Order::new(snapshot_of(reading.count), reading.read as i64), 0);
+            rows.begin_change(Order::new(reading.place, reading.read as i64), 0);
             row(rows, ChangeType::Insert, *id, *value);
         }
         if reading.read < reading.rows.len() {
             return Ok(Boundary::Within);
         }
-        let order = Order::new(snapshot_of(reading.count), i64::MAX);
+        let order = Order::new(reading.place, i64::MAX);
         self.reading = None;
         self.to_snapshot.pop_front();
         Ok(Boundary::Snapshot { source: key, order })
@@ -93,7 +95,10 @@ impl SimSource {
 
 /// Where a source starts that has sent the first `count` transactions.
 fn place(count: usize) -> Position {
-    Position { order: Order::new(commit_of(count) - 10, i64::MAX), token: (count as u64).to_be_bytes().to_vec().into() }
+    Position {
+        order: Order::new(commit_of(count) - STEP, i64::MAX),
+        token: (count as u64).to_be_bytes().to_vec().into(),
+    }
 }
 
 fn row(rows: &mut RowsBuilder, change_type: ChangeType, id: i64, value: char) {
@@ -125,8 +130,19 @@ impl Source for SimSource {
         Ok(Opened { incarnation: "sim".into(), start, holds_log: true, tables: None, gaps: BTreeSet::new() })
     }
 
+    async fn open_snapshot(&mut self, table: &SourceKey) -> Result<Opened> {
+        self.link.pause().await;
+        self.to_snapshot = SOURCES.into_iter().filter(|source| **source == *table.table).collect();
+        self.alone = true;
+        let start = place(0);
+        Ok(Opened { incarnation: "sim".into(), start, holds_log: true, tables: None, gaps: BTreeSet::new() })
+    }
+
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {
         self.link.pause().await;
+        if self.alone && self.to_snapshot.is_empty() {
+            return Ok(Boundary::End(self.position()));
+        }
         if let Some(source) = self.to_snapshot.front().copied() {
             return self.snapshot(into, source);
         }

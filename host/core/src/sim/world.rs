@@ -1,6 +1,6 @@
 //! What outlives a host: the source's history, the tables, the letters and the records.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,14 +49,12 @@ impl Change {
     }
 }
 
+/// How far commits are apart.
+pub(super) const STEP: i64 = 1_000;
+
 /// The place of the transaction with this index.
 pub(super) fn commit_of(index: usize) -> i64 {
-    (index as i64 + 1) * 10
-}
-
-/// The place of a snapshot that sees the first `count` transactions: between two commits.
-pub(super) fn snapshot_of(count: usize) -> i64 {
-    count as i64 * 10 + 5
+    (index as i64 + 1) * STEP
 }
 
 /// One commit of a table or of the letters.
@@ -80,6 +78,12 @@ pub(super) struct World {
     /// Requests may still get no answer.
     pub(super) faults: bool,
     pub(super) violation: Option<String>,
+    /// Source tables of which a new snapshot is asked for.
+    pub(super) requests: BTreeSet<String>,
+    /// How many snapshots were begun.
+    pub(super) snapshots: i64,
+    /// Later changes of a key wait behind its letters (I15).
+    pub(super) quarantine: bool,
 }
 
 pub(super) const SOURCES: [&str; 3] = ["S", "T", "R"];
@@ -98,7 +102,8 @@ impl World {
                 (0..length).map(|_| change(rng, &mut live, &mut ordinals)).collect()
             })
             .collect();
-        Self { transactions, head: rng.below(3) as usize, faults: true, ..Self::default() }
+        let (head, quarantine) = (rng.below(3) as usize, rng.one_in(2));
+        Self { transactions, head, quarantine, faults: true, ..Self::default() }
     }
 
     /// One more transaction than was planned, of a row of its own.
@@ -121,6 +126,12 @@ impl World {
             };
         }
         rows
+    }
+
+    /// The place of a snapshot that sees what is committed: after it, and beyond every snapshot before.
+    pub(super) fn begin_snapshot(&mut self) -> i64 {
+        self.snapshots = (self.snapshots + 1) % (STEP - 1);
+        self.head as i64 * STEP + 1 + self.snapshots
     }
 
     pub(super) fn latest_record(&self) -> Option<Record> {
@@ -310,5 +321,19 @@ impl RecordStore for SimRecords {
 
     async fn artifact(&self, digest: &str) -> Result<Option<Vec<u8>>> {
         Ok(self.0.read(|world| world.artifacts.get(digest).cloned()).await)
+    }
+
+    async fn snapshot_requests(&self) -> Result<Vec<String>> {
+        Ok(self.0.read(|world| world.requests.iter().cloned().collect()).await)
+    }
+
+    async fn request_snapshot(&self, table: &str) -> Result<()> {
+        let table = table.to_owned();
+        self.0.write(move |world| world.requests.insert(table)).await.map(|_| ())
+    }
+
+    async fn withdraw_snapshot_request(&self, table: &str) -> Result<()> {
+        let table = table.to_owned();
+        self.0.write(move |world| world.requests.remove(&table)).await.map(|_| ())
     }
 }

@@ -16,7 +16,7 @@ use millrace_core::environment::Environment;
 use millrace_core::position::Order;
 use millrace_core::record::RecordStore;
 use millrace_core::schema::TableName;
-use millrace_core::sink::{Claim, Prepared, Provenance, Refusal, Sink, Stored, StoredLetter};
+use millrace_core::sink::{Claim, Prepared, Provenance, Refusal, Sink, Stored, StoredKeys, StoredLetter};
 use millrace_core::{Error, Result, letters};
 use tokio::sync::Semaphore;
 
@@ -334,6 +334,7 @@ impl Sink for DeltaSink {
                 self.held.push(Held { table: name, layout, batch });
                 Ok(())
             }
+            Err(misfit) if table.upserts.is_some() => self.refuse_rows(batch, misfit),
             Err(misfit) => self.refuse(batch, misfit),
         }
     }
@@ -390,9 +391,16 @@ impl Sink for DeltaSink {
 
     async fn stored_letters(&mut self, after: Option<Order>) -> Result<Vec<StoredLetter>> {
         let owner = self.owner()?;
-        let name = letters::schema().name.clone();
-        match self.tables.get(&name) {
+        match self.tables.get(&letters::schema().name) {
             Some(table) => crate::stored_letters::read(&table.table, owner, after).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn stored_keys(&mut self) -> Result<Vec<StoredKeys>> {
+        let owner = self.owner()?;
+        match self.tables.get(&letters::schema().name) {
+            Some(table) => crate::stored_letters::read_keys(&table.table, owner).await,
             None => Ok(Vec::new()),
         }
     }

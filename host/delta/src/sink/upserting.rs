@@ -6,6 +6,7 @@ use std::sync::Arc;
 use millrace_core::batch::ChangeBatch;
 use millrace_core::cut::Cut;
 use millrace_core::position::{Order, SourceKey};
+use millrace_core::quarantine;
 use millrace_core::schema::{TableName, TableSchema};
 use millrace_core::sink::Refusal;
 use millrace_core::{Error, Result};
@@ -42,7 +43,7 @@ impl DeltaSink {
         Ok(())
     }
 
-    fn refuse_rows(&mut self, batch: ChangeBatch, misfit: Misfit) -> Result<()> {
+    pub(super) fn refuse_rows(&mut self, batch: ChangeBatch, misfit: Misfit) -> Result<()> {
         if batch.origin.snapshot {
             return self.refuse(batch, misfit);
         }
@@ -50,6 +51,28 @@ impl DeltaSink {
         self.note_letters(&refusal);
         self.refusals.push(refusal);
         Ok(())
+    }
+
+    /// What comes after a refused change of its key, in whichever table, waits behind it (I15).
+    fn behind(&self, refused: &[Refusal]) -> Result<Vec<Refusal>> {
+        let all: Vec<&ChangeBatch> = self.refusals.iter().chain(refused).map(|refusal| &refusal.batch).collect();
+        if all.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tables = self.tables.values().filter_map(|table| table.upserts.as_ref());
+        let written: Vec<&ChangeBatch> = tables.flat_map(Upserts::written).collect();
+        let mut waits = Vec::new();
+        for batch in quarantine::behind(&all, &written)? {
+            let known = |change: u32| {
+                let order = batch.origin.orders[change as usize];
+                self.letters.contains(&(batch.origin.source.clone(), order))
+            };
+            let (batch, _) = batch.partition(|change| !known(change))?;
+            if !batch.is_empty() {
+                waits.push(Refusal { batch, code: quarantine::WAITS, reason: quarantine::BEHIND.into(), column: None });
+            }
+        }
+        Ok(waits)
     }
 
     /// A refused change leaves every table.
@@ -67,6 +90,9 @@ impl DeltaSink {
             for table in self.tables.values_mut() {
                 table.table.see_newest(&pipeline).await?;
                 refused.extend(table.examine(&self.letters).await?);
+            }
+            if !cut.is_snapshot() {
+                refused.extend(self.behind(&refused)?);
             }
             if refused.is_empty() {
                 break;

@@ -291,6 +291,7 @@ mod tests {
             orders: (1..=20).map(|n| Order::new(n, 1)).collect(),
             commit_times: vec![0; 20],
             rejects: Vec::new(),
+            keys: Default::default(),
         })
     }
 

@@ -161,6 +161,11 @@ impl Upserts {
         Ok(keyless(&form, &of_key, &keys, batch))
     }
 
+    /// The batches of the cut under way.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &ChangeBatch> {
+        self.parts.iter().map(|part| &part.batch)
+    }
+
     /// Source tables that have changes here which are no letters.
     pub(crate) fn sources(&self, refused: &Refused) -> BTreeSet<SourceKey> {
         let goes_in = |part: &&Part| {

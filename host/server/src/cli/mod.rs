@@ -3,10 +3,12 @@
 //! Every verb answers `--help` with an example, prints a table for people and `--json` for programs, and exits with 0
 //! (done), 1 (failed) or 2 (wrong usage). Data goes to standard output; problems and logs go to standard error.
 
+mod dlq;
 mod generate;
 mod plugin;
 mod plugin_new;
 mod report;
+mod resnapshot;
 mod run;
 mod schema;
 mod table;
@@ -43,6 +45,9 @@ enum Verb {
     Validate(validate::Args),
     #[command(subcommand)]
     Plugin(plugin::Verb),
+    #[command(subcommand)]
+    Dlq(dlq::Verb),
+    Resnapshot(resnapshot::Args),
     Schema(schema::Args),
     Generate(generate::Args),
 }
@@ -68,6 +73,8 @@ pub fn main() -> ExitCode {
         Verb::Validate(args) => (Threads::One, args.json),
         Verb::Plugin(plugin::Verb::Inspect(args)) => (Threads::One, args.json),
         Verb::Plugin(plugin::Verb::Test(args)) => (Threads::One, args.json),
+        Verb::Dlq(dlq::Verb::Ls(args)) => (Threads::Many, args.json),
+        Verb::Resnapshot(_) => (Threads::Many, false),
         Verb::Plugin(plugin::Verb::Build(_) | plugin::Verb::New(_)) | Verb::Schema(_) | Verb::Generate(_) => {
             (Threads::One, false)
         }
@@ -93,6 +100,8 @@ impl Verb {
             Verb::Plugin(plugin::Verb::New(args)) => plugin_new::perform(&args),
             Verb::Plugin(plugin::Verb::Test(args)) => plugin::test(&args).await,
             Verb::Plugin(plugin::Verb::Build(args)) => plugin::build(&args),
+            Verb::Dlq(dlq::Verb::Ls(args)) => dlq::ls(&args).await,
+            Verb::Resnapshot(args) => resnapshot::perform(&args).await,
             Verb::Schema(args) => schema::perform(&args),
             Verb::Generate(args) => generate::perform(&args),
         }

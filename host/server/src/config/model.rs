@@ -89,7 +89,7 @@ pub struct SinkEntry {
 }
 
 /// Where dead letters go to: one key names the sink.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LettersEntry {
     /// A Delta table; `path` is its folder. Exactly once.
@@ -101,6 +101,16 @@ pub struct LettersEntry {
     /// Keep the rows of letters whole, also the columns that a stage may be there to mask.
     #[serde(default)]
     pub keep_original: bool,
+    /// In mode `upsert`: later changes of a key wait behind its letters, as letters too.
+    #[serde(default = "yes")]
+    pub quarantine: bool,
+    /// Letters of a source table, those that wait among them, at which the table is halted. Default: 100,000.
+    #[serde(default)]
+    pub max_waiting: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The Delta table of the dead letters.

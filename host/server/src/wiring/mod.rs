@@ -19,6 +19,7 @@ use millrace_connectors::stdout::StdoutConfig;
 use millrace_core::cut::BatchLimits;
 use millrace_core::environment::Environment;
 use millrace_core::pipeline::{ConfiguredStage, Parts, Pipeline, Settings};
+use millrace_core::quarantine::Policy;
 use millrace_core::record::RecordStore;
 use millrace_core::sink::Sink;
 use millrace_core::source::Source;
@@ -57,25 +58,14 @@ impl std::fmt::Debug for Host {
 /// Errors: of kind `Config` where the file names what is not there; nothing has been connected yet.
 pub fn build(loaded: &Loaded, host: &Host) -> Result<Pipeline> {
     let config = &loaded.config;
-    let parts = WiredParts {
-        pipeline: config.pipeline.clone(),
-        source: source_choice(&config.source)?,
-        sink: sink_choice(&config.sink)?,
-        letters: letters_choice(config, loaded),
-        state_dir: state_dir(loaded),
-        env: host.env.clone(),
-        health: host.health.clone(),
-    };
+    let parts = parts(loaded, host.env.clone(), host.health.clone())?;
     if let SinkChoice::Delta(config) = &parts.sink {
         writable(sink_root(&config.path))?;
     }
     if let LettersChoice::Delta(config) = &parts.letters {
         writable(&config.path)?;
     }
-    let records = match parts.sink()?.records() {
-        Some(records) => records,
-        None => records_in(&parts.state_dir, &config.pipeline, host.env.clone())?,
-    };
+    let records = records_of(&parts)?;
     let stages: Vec<ConfiguredStage> = configure(loaded, &loaded.config.stages)?;
     let loader: Arc<dyn StageLoader> = host.plugins.loader(&config.pipeline, &config.keys)?;
     Ok(Pipeline {
@@ -89,6 +79,52 @@ pub fn build(loaded: &Loaded, host: &Host) -> Result<Pipeline> {
         settings: Settings { take_over: host.take_over, ..settings(config) },
         env: host.env.clone(),
     })
+}
+
+fn parts(loaded: &Loaded, env: Arc<dyn Environment>, health: Health) -> Result<WiredParts> {
+    let config = &loaded.config;
+    Ok(WiredParts {
+        pipeline: config.pipeline.clone(),
+        source: source_choice(&config.source)?,
+        sink: sink_choice(&config.sink)?,
+        letters: letters_choice(config, loaded),
+        state_dir: state_dir(loaded),
+        env,
+        health,
+    })
+}
+
+fn records_of(parts: &WiredParts) -> Result<Arc<dyn RecordStore>> {
+    match parts.sink()?.records() {
+        Some(records) => Ok(records),
+        None => records_in(&parts.state_dir, &parts.pipeline, parts.env.clone()),
+    }
+}
+
+/// The store of a pipeline's resume record, for verbs that do not run it.
+///
+/// Errors: as [`build`].
+pub fn records(loaded: &Loaded, env: Arc<dyn Environment>) -> Result<Arc<dyn RecordStore>> {
+    records_of(&parts(loaded, env, Health::default())?)
+}
+
+/// The table of a pipeline's dead letters.
+///
+/// Errors: `dlq.file` (config) where they go to a file.
+pub fn letters_table(loaded: &Loaded) -> Result<DeltaConfig> {
+    match letters_choice(&loaded.config, loaded) {
+        LettersChoice::Delta(config) => Ok(*config),
+        LettersChoice::File(path) => {
+            let file = path.display();
+            Err(Error::config("dlq.file", format!("the dead letters of {} go to a file", loaded.config.pipeline))
+                .hint(format!("read it with any tool for JSON lines: {file}")))
+        }
+    }
+}
+
+/// Whether later changes of a key wait behind its letters.
+pub fn has_quarantine(loaded: &Loaded) -> bool {
+    quarantine(&loaded.config).is_some()
 }
 
 /// Whether the source comes to an end by itself.
@@ -222,6 +258,21 @@ fn cut_interval(sink: &SinkEntry) -> Option<Duration> {
     Some(Duration::from_secs(if local { 1 } else { 5 }))
 }
 
+/// Keys wait behind their letters where a table holds the current row of each, and letters can be read back.
+fn quarantine(config: &PipelineFile) -> Option<Policy> {
+    let delta = config.sink.delta.as_ref().filter(|delta| delta.mode == Mode::Upsert)?;
+    let letters = config.dead_letters.as_ref();
+    if letters.is_some_and(|l| !l.quarantine) {
+        return None;
+    }
+    if letters.is_some_and(|l| l.ndjson.is_some()) {
+        // A file has no positions: it is not read back, and nothing would wait after a start.
+        return None;
+    }
+    let max_letters = letters.and_then(|l| l.max_waiting).unwrap_or(Policy::MAX_LETTERS);
+    Some(Policy { keys: delta.key.clone(), max_letters })
+}
+
 fn settings(config: &PipelineFile) -> Settings {
     let (entry, letters) = (&config.settings, config.dead_letters.as_ref());
     let default = Settings::default();
@@ -241,6 +292,7 @@ fn settings(config: &PipelineFile) -> Settings {
         record_interval: entry.record.interval.map_or(default.record_interval, |i| i.0),
         held_log: entry.record.held_log.map_or(default.held_log, |b| b.0),
         keep_original: letters.is_some_and(|l| l.keep_original),
+        quarantine: quarantine(config),
         ..default
     }
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use millrace_core::Result;
 use millrace_core::cut::{Boundary, CutBuilder};
-use millrace_core::position::Position;
+use millrace_core::position::{Position, SourceKey};
 use millrace_core::source::{Opened, Resume, Source};
 
 use crate::telemetry::{Health, Stand};
@@ -15,27 +15,38 @@ pub(super) struct ObservedSource {
     pipeline: String,
     health: Health,
     flows: bool,
+    /// It reads the stream, and not a snapshot beside it.
+    streams: bool,
 }
 
 impl ObservedSource {
     pub(super) fn new(source: Box<dyn Source>, pipeline: &str, health: Health) -> Self {
-        health.set(pipeline, Stand::Starting);
-        Self { source, pipeline: pipeline.to_owned(), health, flows: false }
+        Self { source, pipeline: pipeline.to_owned(), health, flows: false, streams: false }
     }
 }
 
 impl Drop for ObservedSource {
     fn drop(&mut self) {
-        self.health.pause(&self.pipeline);
+        if self.streams {
+            self.health.pause(&self.pipeline);
+        }
     }
 }
 
 #[async_trait]
 impl Source for ObservedSource {
     async fn open(&mut self, resume: &Resume) -> Result<Opened> {
+        self.streams = true;
+        self.health.set(&self.pipeline, Stand::Starting);
         let opened = self.source.open(resume).await?;
         tracing::info!(pipeline = %self.pipeline, incarnation = %opened.incarnation, position = %opened.start.order, "source is open");
         Ok(opened)
+    }
+
+    async fn open_snapshot(&mut self, table: &SourceKey) -> Result<Opened> {
+        // The stream beside it flows.
+        self.flows = true;
+        self.source.open_snapshot(table).await
     }
 
     async fn read(&mut self, into: &mut CutBuilder) -> Result<Boundary> {

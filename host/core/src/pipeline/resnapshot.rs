@@ -1,0 +1,116 @@
+//! A new snapshot of a table that has one, beside the stream: the table stands (I12) while its rows are staged at a
+//! consistent point after the place where it stopped, and catches up from there. The others go on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::chain::{Chain, Passed, SharedQuarantine};
+use super::committer::{Committer, Ends, Tables};
+use super::keeper::Keeper;
+use super::reader::Reader;
+use super::replay::Replay;
+use super::{Counts, Pipeline, Summary, load};
+use crate::environment::Task;
+use crate::error::{Error, Result};
+use crate::position::SourceKey;
+use crate::record::Pending;
+
+/// How a snapshot ended: staged, or why not.
+pub(super) type Ended = (SourceKey, Result<Taken>);
+
+/// A snapshot that is staged, and how to commit it (I9).
+pub(super) struct Taken {
+    pub pending: Pending,
+    pub counts: Counts,
+}
+
+/// Takes the snapshots that the record asks for, one after the other. `None`: it asks for none.
+pub(super) fn take_beside(pipeline: &Pipeline, keeper: &Keeper) -> Option<(Task, mpsc::Receiver<Ended>)> {
+    let wanted = keeper.to_snapshot().next()?.clone();
+    let (out, taken) = mpsc::channel(1);
+    let (pipeline, keeper) = (pipeline.clone(), keeper.clone());
+    let env = Arc::clone(&pipeline.env);
+    let work = async move {
+        let result = take(&pipeline, keeper, &wanted).await;
+        if out.send((wanted.clone(), result)).await.is_err() {
+            tracing::debug!(table = %wanted, "the pipeline ended before its new snapshot was complete");
+        }
+    };
+    Some((env.spawn("resnapshot", Box::pin(work)), taken))
+}
+
+/// Reads the table through stages and sinks of its own, up to where the commit would come.
+async fn take(pipeline: &Pipeline, keeper: Keeper, wanted: &SourceKey) -> Result<Taken> {
+    let mut source = pipeline.parts.source()?;
+    let opened = source.open_snapshot(wanted).await?;
+    let (mut sink, mut letters) = (pipeline.parts.sink()?, pipeline.parts.letters()?);
+    // The same epoch as the stream's: nothing is taken from it.
+    sink.fence(&keeper.claimed()).await?;
+    letters.fence(&keeper.claimed_letters()).await?;
+    tracing::info!(pipeline = %pipeline.name, table = %wanted, "a new snapshot is being taken; the table stands meanwhile");
+
+    let (to_stages, from_source) = mpsc::channel(pipeline.settings.queue);
+    let (to_committer, mut passed) = mpsc::channel(pipeline.settings.queue);
+    // Nobody swaps, stops or acknowledges here; the ends are kept so that their others do not hear an end.
+    let (_swaps, swap_requests) = mpsc::channel(1);
+    let (acknowledge, acknowledged) = watch::channel(None);
+    let (_stop, stopped) = watch::channel(false);
+    let quarantine = SharedQuarantine::default();
+    let ends = Ends::new(acknowledge, Default::default(), quarantine.clone());
+    let reader = Reader {
+        source,
+        out: to_stages,
+        start: opened.start,
+        acknowledge: acknowledged,
+        stop: stopped,
+        commit_micros: ends.commit_micros.clone(),
+        settings: pipeline.settings.clone(),
+        env: pipeline.env.clone(),
+    };
+    let chain = Chain {
+        stages: load(pipeline.loader.as_ref(), &pipeline.stages).await?,
+        replay: Replay::of_nothing(),
+        incoming: from_source,
+        swaps: swap_requests,
+        out: to_committer,
+        pipeline: pipeline.name.clone(),
+        incarnation: opened.incarnation,
+        settings: pipeline.settings.clone(),
+        env: pipeline.env.clone(),
+        live: Default::default(),
+        waiting: None,
+        early: None,
+        counts: Counts::default(),
+        halted: BTreeSet::new(),
+        halts: Vec::new(),
+        passed: Default::default(),
+        quarantine,
+        keyless: BTreeSet::new(),
+    };
+    let mut summary = Summary::default();
+    let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, &mut summary);
+    let staged = async {
+        while let Some(passed) = passed.recv().await {
+            match passed {
+                Passed::Cut { cut, mut counts, .. } if cut.is_snapshot() => {
+                    let pending = committer.stage(&cut, &mut counts).await?;
+                    return Ok(Taken { pending, counts });
+                }
+                Passed::HaltedInSnapshot(halt) => return Err(halt.error),
+                rows_or_letters => {
+                    committer.take(rows_or_letters).await?;
+                }
+            }
+        }
+        Err(Error::bug("a snapshot without an end"))
+    };
+    // The first error is the answer; with it, or with the snapshot, the others end.
+    tokio::select! {
+        biased;
+        Err(error) = reader.run() => Err(error),
+        Err(error) = chain.run() => Err(error),
+        taken = staged => taken,
+    }
+}
