@@ -56,6 +56,14 @@ pub struct DeltaConfig {
     /// Of mode `upsert`: merge small files and write files anew of which much is gone, beside the stream.
     #[serde(default = "defaults::compaction")]
     pub compaction: bool,
+    /// Of mode `upsert`: rows that go are marked by deletion vectors (merge-on-read). `false`: the files that hold them are
+    /// written anew in the same commit (copy-on-write), for readers without deletion vectors.
+    #[serde(default = "defaults::deletion_vectors")]
+    pub deletion_vectors: bool,
+    /// Turn on, in tables that are there, what the settings ask for and their readers may not know: deletion vectors. New
+    /// tables have it from the start.
+    #[serde(default)]
+    pub upgrade_protocol: bool,
     /// Of mode `upsert`: remove files that the table has not referred to for `delta.deletedFileRetentionDuration`, at every
     /// tenth checkpoint.
     #[serde(default = "defaults::vacuum")]
@@ -95,6 +103,10 @@ mod defaults {
         true
     }
 
+    pub(super) fn deletion_vectors() -> bool {
+        true
+    }
+
     pub(super) fn vacuum() -> bool {
         true
     }
@@ -127,6 +139,8 @@ impl DeltaConfig {
             key: BTreeMap::new(),
             index_memory: defaults::index_memory(),
             compaction: defaults::compaction(),
+            deletion_vectors: defaults::deletion_vectors(),
+            upgrade_protocol: false,
             vacuum: defaults::vacuum(),
             partition_by: Vec::new(),
             target_file_size: defaults::target_file_size(),

@@ -86,8 +86,7 @@ impl ProvenanceTable {
         let mut actions = Vec::new();
         if self.table.state().is_none() {
             let schema = DeltaSchema { fields: layout.columns.clone() };
-            actions.push(Action::Protocol(features::minimal_protocol(&schema)));
-            actions.push(Action::MetaData(Metadata {
+            let metadata = Metadata {
                 id: uuid_text(&self.table.random_id()),
                 name: None,
                 description: None,
@@ -96,7 +95,9 @@ impl ProvenanceTable {
                 partition_columns: Vec::new(),
                 created_time: Some(now),
                 configuration: BTreeMap::new(),
-            }));
+            };
+            actions.push(Action::Protocol(features::new_protocol(&metadata, &schema)));
+            actions.push(Action::MetaData(metadata));
         }
         actions.push(Action::Txn(Txn { app_id: app_id.clone(), version: record, last_updated: Some(now) }));
         actions.push(Action::Add(file.finish(now).await?));

@@ -77,6 +77,11 @@ impl DataFile {
         self.writer.bytes_written() + self.writer.in_progress_size()
     }
 
+    /// Written so far. A file ends at its size, long before four billion.
+    pub(crate) fn rows(&self) -> u32 {
+        self.rows as u32
+    }
+
     /// Held in memory.
     pub(crate) fn memory(&self) -> usize {
         self.writer.memory_size() + self.writer.inner().len()

@@ -96,16 +96,12 @@ pub(crate) fn check_writable(
 /// In a table's properties: what its rows are, where they are no list of changes.
 pub(crate) const MODE: &str = "millrace.mode";
 pub(crate) const UPSERT: &str = "upsert";
+pub(crate) const ENABLE_DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 const DELETION_VECTORS: &str = "deletionVectors";
-const ENABLE_DELETION_VECTORS: &str = "delta.enableDeletionVectors";
+const TIMESTAMP_NTZ: &str = "timestampNtz";
 
-/// Properties of a new table of current rows.
-pub(crate) fn upsert_properties() -> [(String, Option<String>); 2] {
-    [(MODE.into(), Some(UPSERT.into())), (ENABLE_DELETION_VECTORS.into(), Some("true".into()))]
-}
-
-/// Refuses a table in which rows can not be replaced by deletion vectors. A table without columns of its own yet may
-/// become anything.
+/// Refuses a table in which rows can not be replaced. `vectors`: they have to be marked by deletion vectors, which are not
+/// to be turned on. A table without columns of its own yet may become anything.
 ///
 /// Errors: `table.no_deletion_vectors`, `table.other_mode`, `table.unsupported` (halt).
 pub(crate) fn check_upsertable(
@@ -113,6 +109,7 @@ pub(crate) fn check_upsertable(
     protocol: &Protocol,
     metadata: &Metadata,
     schema: &DeltaSchema,
+    vectors: bool,
 ) -> Result<()> {
     let lists = |features: &Option<Vec<String>>| features.iter().flatten().any(|f| f == DELETION_VECTORS);
     let on = |name: &str| metadata.property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
@@ -123,12 +120,16 @@ pub(crate) fn check_upsertable(
         )
         .hint("give the pipeline another path, or the mode that the table was written in"));
     }
-    if !(lists(&protocol.reader_features) && lists(&protocol.writer_features) && on(ENABLE_DELETION_VECTORS)) {
+    let has_vectors =
+        lists(&protocol.reader_features) && lists(&protocol.writer_features) && on(ENABLE_DELETION_VECTORS);
+    if vectors && !has_vectors {
         return Err(Error::halt("table.no_deletion_vectors", format!("{place} does not allow deletion vectors"))
-            .hint("ALTER TABLE ... SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true'), or give the pipeline another path"));
+            .hint("set `upgrade_protocol: true` to turn them on (`delta.enableDeletionVectors`), or `deletion_vectors: false` to write its files anew instead"));
     }
     let why = if on("delta.appendOnly") {
         "it sets `delta.appendOnly`".to_owned()
+    } else if !has_vectors && on("delta.enableChangeDataFeed") {
+        "it keeps a change data feed, to which files that are written anew would look like changes".to_owned()
     } else if protocol.writer_features.iter().flatten().any(|f| f == "rowTracking") {
         "it has the writer feature `rowTracking`".to_owned()
     } else if let Some(field) =
@@ -151,52 +152,45 @@ pub(crate) fn check_appendable(place: &str, metadata: &Metadata) -> Result<()> {
         .hint("give the pipeline another path, or `mode: upsert`"))
 }
 
-/// The least that a table of current rows asks of its readers and writers.
-pub(crate) fn upsert_protocol(schema: &DeltaSchema) -> Protocol {
-    let mut features = vec![DELETION_VECTORS.to_owned()];
-    features.extend(schema.needs_timestamp_ntz().then(|| "timestampNtz".to_owned()));
-    Protocol {
-        min_reader_version: 3,
-        min_writer_version: 7,
-        reader_features: Some(features.clone()),
-        writer_features: Some(features),
-    }
+/// What a table of these columns and properties asks of its writers, and whether of its readers too.
+fn needed(metadata: &Metadata, schema: &DeltaSchema) -> Vec<(&'static str, bool)> {
+    let on = |name: &str| metadata.property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    let features = [
+        (on(ENABLE_DELETION_VECTORS), (DELETION_VECTORS, true)),
+        (schema.needs_timestamp_ntz(), (TIMESTAMP_NTZ, true)),
+    ];
+    features.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, feature)| feature).collect()
 }
 
-/// The least that a table of these columns asks of its readers and writers.
-pub(crate) fn minimal_protocol(schema: &DeltaSchema) -> Protocol {
-    if schema.needs_timestamp_ntz() {
-        let features = Some(vec!["timestampNtz".to_owned()]);
-        Protocol {
-            min_reader_version: 3,
-            min_writer_version: 7,
-            reader_features: features.clone(),
-            writer_features: features,
-        }
-    } else {
-        Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None }
-    }
+/// The least that a new table asks of its readers and writers.
+pub(crate) fn new_protocol(metadata: &Metadata, schema: &DeltaSchema) -> Protocol {
+    let oldest =
+        Protocol { min_reader_version: 1, min_writer_version: 2, reader_features: None, writer_features: None };
+    let listed = Protocol { min_writer_version: 7, writer_features: Some(Vec::new()), ..oldest.clone() };
+    upgraded_protocol(&listed, metadata, schema).unwrap_or(oldest)
 }
 
-/// The protocol that the table needs once its columns are `schema`; `None` where the present one does.
-pub(crate) fn upgraded_protocol(present: &Protocol, schema: &DeltaSchema) -> Option<Protocol> {
-    let lists = |features: &Option<Vec<String>>| features.iter().flatten().any(|f| f == "timestampNtz");
-    if !schema.needs_timestamp_ntz() || lists(&present.writer_features) {
+/// The protocol that the table needs once its columns and properties are these; `None` where the present one does.
+pub(crate) fn upgraded_protocol(present: &Protocol, metadata: &Metadata, schema: &DeltaSchema) -> Option<Protocol> {
+    let mut writer = present.writer_features.clone().unwrap_or_else(|| implied_features(present.min_writer_version));
+    let mut missing = needed(metadata, schema);
+    missing.retain(|(name, _)| !writer.iter().any(|has| has == name));
+    if missing.is_empty() {
         return None;
     }
-    let mut writer = present.writer_features.clone().unwrap_or_else(|| implied_features(present.min_writer_version));
-    let mut reader = present.reader_features.clone().unwrap_or_default();
-    if present.min_reader_version == 2 {
-        reader.push("columnMapping".into());
+    writer.extend(missing.iter().map(|(name, _)| (*name).to_owned()));
+    let of_readers: Vec<String> =
+        missing.iter().filter(|(_, of_readers)| *of_readers).map(|(name, _)| (*name).to_owned()).collect();
+    let mut protocol = Protocol { min_writer_version: 7, writer_features: Some(writer), ..present.clone() };
+    if !of_readers.is_empty() {
+        let mut reader = present.reader_features.clone().unwrap_or_default();
+        if present.min_reader_version == 2 {
+            reader.push("columnMapping".into());
+        }
+        reader.extend(of_readers);
+        (protocol.min_reader_version, protocol.reader_features) = (3, Some(reader));
     }
-    writer.push("timestampNtz".into());
-    reader.push("timestampNtz".into());
-    Some(Protocol {
-        min_reader_version: 3,
-        min_writer_version: 7,
-        reader_features: Some(reader),
-        writer_features: Some(writer),
-    })
+    Some(protocol)
 }
 
 /// What a writer version below 7 stands for; an upgrade has to list it.
@@ -240,7 +234,7 @@ mod tests {
     #[test]
     fn what_can_not_be_honoured_is_refused_by_name() {
         let plain = schema(DeltaType::Long);
-        let protocol = minimal_protocol(&plain);
+        let protocol = new_protocol(&metadata(None), &plain);
         assert!(check_writable("t", &protocol, &metadata(None), &plain).is_ok());
         for (property, value, named) in [
             ("delta.setTransactionRetentionDuration", "interval 1 day", "setTransactionRetentionDuration"),
@@ -260,11 +254,23 @@ mod tests {
 
     #[test]
     fn a_timestamp_without_zone_upgrades_an_old_table_and_keeps_what_it_had() {
-        let old = minimal_protocol(&schema(DeltaType::Long));
-        let new = upgraded_protocol(&old, &schema(DeltaType::TimestampNtz)).unwrap();
+        let none = metadata(None);
+        let old = new_protocol(&none, &schema(DeltaType::Long));
+        assert_eq!((old.min_reader_version, old.min_writer_version), (1, 2));
+        let new = upgraded_protocol(&old, &none, &schema(DeltaType::TimestampNtz)).unwrap();
         assert_eq!((new.min_reader_version, new.min_writer_version), (3, 7));
         assert_eq!(new.writer_features.as_deref().unwrap(), ["appendOnly", "invariants", "timestampNtz"]);
-        assert!(upgraded_protocol(&new, &schema(DeltaType::TimestampNtz)).is_none());
-        assert!(upgraded_protocol(&old, &schema(DeltaType::Long)).is_none());
+        assert!(upgraded_protocol(&new, &none, &schema(DeltaType::TimestampNtz)).is_none());
+        assert!(upgraded_protocol(&old, &none, &schema(DeltaType::Long)).is_none());
+    }
+
+    #[test]
+    fn properties_and_columns_decide_what_a_new_table_asks_for() {
+        let vectors = metadata(Some((ENABLE_DELETION_VECTORS, "true")));
+        let both = new_protocol(&vectors, &schema(DeltaType::TimestampNtz));
+        assert_eq!((both.min_reader_version, both.min_writer_version), (3, 7));
+        for features in [both.reader_features, both.writer_features] {
+            assert_eq!(features.unwrap(), ["deletionVectors", "timestampNtz"]);
+        }
     }
 }

@@ -52,8 +52,8 @@ pub(crate) struct Owner {
     pub log_retention_hours: u64,
     pub deleted_file_retention_hours: u64,
     pub stores_all_positions: bool,
-    /// Tables hold current rows.
-    pub upsert: bool,
+    /// Properties that every table of the sink has.
+    pub properties: BTreeMap<String, Option<String>>,
     /// Held by the one compaction that runs: it takes a core, and the stream wants the others.
     pub compaction_turn: Arc<Semaphore>,
 }
@@ -294,7 +294,7 @@ impl Sink for DeltaSink {
             log_retention_hours: self.config.log_retention_hours,
             deleted_file_retention_hours: self.config.deleted_file_retention_hours,
             stores_all_positions: self.stores_all_positions,
-            upsert: self.cache.is_some(),
+            properties: table::properties(&self.config),
             compaction_turn: Arc::new(Semaphore::new(1)),
         };
         let mut stores = Vec::with_capacity(claim.tables.len());
@@ -453,7 +453,7 @@ async fn fence_table(
         table.check_not_rewound(&owner.pipeline).await?;
     }
     if let Some(state) = table.state() {
-        table::check_state(&table.place(), state, owner.upsert)?;
+        table::check_state(&table.place(), state, with.config)?;
     }
     let head = SinkTable::fence(&mut table, owner, with.meta).await?;
     Ok((name, SinkTable::new(table, head, with.config, with.cache)?))

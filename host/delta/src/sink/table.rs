@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Owner;
 use super::staging::Staging;
-use crate::config::DeltaConfig;
+use crate::config::{DeltaConfig, Mode};
 use crate::file::layout::{Layout, Misfit};
 use crate::file::meta::MetaColumns;
-use crate::log::actions::{Action, Add, Format, Metadata, Protocol};
+use crate::log::actions::{Action, Add, Format, Metadata};
 use crate::log::schema::DeltaSchema;
 use crate::log::{Step, Table, TableState, features};
 use crate::positions::compare;
-use crate::upsert::Upserts;
 use crate::upsert::index::KeyCache;
+use crate::upsert::{Options, Upserts};
 
 /// Set in a table that the fence made from its name alone: its first rows give it columns and partitions.
 const SHELL: &str = "millrace.shell";
@@ -57,8 +57,8 @@ pub(crate) struct SinkTable {
     pub staging: Staging,
     /// Of mode `upsert`.
     pub upserts: Option<Upserts>,
-    /// Bytes at which a file of current rows ends.
-    pub target_size: u64,
+    /// How current rows are written.
+    pub(super) options: Options,
     pub compaction: bool,
     /// Row images committed by this host.
     pub committed: u64,
@@ -68,11 +68,24 @@ fn is_shell(state: &TableState) -> bool {
     state.metadata.property(SHELL) == Some("true")
 }
 
+/// Properties that tables have by the settings.
+pub(super) fn properties(config: &DeltaConfig) -> BTreeMap<String, Option<String>> {
+    let mut properties = BTreeMap::new();
+    if config.mode == Mode::Upsert {
+        properties.insert(features::MODE.into(), Some(features::UPSERT.into()));
+        if config.deletion_vectors {
+            properties.insert(features::ENABLE_DELETION_VECTORS.into(), Some("true".into()));
+        }
+    }
+    properties
+}
+
 /// Refuses a table that could be broken, or that holds something else than the mode keeps.
-pub(crate) fn check_state(place: &str, state: &TableState, upsert: bool) -> Result<()> {
+pub(crate) fn check_state(place: &str, state: &TableState, config: &DeltaConfig) -> Result<()> {
     features::check_writable(place, &state.protocol, &state.metadata, &state.schema)?;
-    if upsert {
-        features::check_upsertable(place, &state.protocol, &state.metadata, &state.schema)
+    if config.mode == Mode::Upsert {
+        let vectors = config.deletion_vectors && !config.upgrade_protocol;
+        features::check_upsertable(place, &state.protocol, &state.metadata, &state.schema, vectors)
     } else {
         features::check_appendable(place, &state.metadata)
     }
@@ -83,7 +96,7 @@ impl SinkTable {
     pub(crate) fn new(table: Table, head: Head, config: &DeltaConfig, cache: Option<&Arc<KeyCache>>) -> Result<Self> {
         let (schema, partition_by) = match table.state() {
             Some(state) => {
-                check_state(&table.place(), state, cache.is_some())?;
+                check_state(&table.place(), state, config)?;
                 if is_shell(state) {
                     (DeltaSchema::default(), config.partition_by.clone())
                 } else {
@@ -100,7 +113,7 @@ impl SinkTable {
             layouts: Vec::new(),
             staging: Staging::default(),
             upserts: cache.map(|cache| Upserts::new(Arc::clone(cache))),
-            target_size: config.target_file_size,
+            options: Options { target_size: config.target_file_size, deletion_vectors: config.deletion_vectors },
             compaction: config.compaction,
             committed: 0,
         })
@@ -200,7 +213,7 @@ impl SinkTable {
         files_at: Option<Option<u64>>,
     ) -> Result<()> {
         let now = self.table.now_millis();
-        let mut actions = self.schema_actions(owner)?;
+        let mut actions = self.schema_actions(owner);
         if self.head.epoch < owner.epoch {
             actions.push(Action::Txn(owner.ids.epoch_txn(owner.epoch, now)?));
         }
@@ -231,24 +244,26 @@ impl SinkTable {
         Ok(())
     }
 
-    /// What must change about the table itself in the commit of its rows: creation, new columns.
-    fn schema_actions(&self, owner: &Owner) -> Result<Vec<Action>> {
+    /// What must change about the table itself in the commit of its rows: creation, columns, properties.
+    fn schema_actions(&self, owner: &Owner) -> Vec<Action> {
         let Some(state) = self.table.state() else {
             let metadata = new_metadata(&self.table, &self.schema, &self.partition_by, owner);
             let metadata = self.with_key(metadata);
-            return Ok(vec![Action::Protocol(new_protocol(&self.schema, owner)), Action::MetaData(metadata)]);
+            let protocol = features::new_protocol(&metadata, &self.schema);
+            return vec![Action::Protocol(protocol), Action::MetaData(metadata)];
         };
-        if state.schema == self.schema && !is_shell(state) {
-            return Ok(Vec::new());
+        let mut metadata = state.metadata.clone();
+        metadata.configuration.extend(owner.properties.clone());
+        if state.schema != self.schema || is_shell(state) {
+            metadata.schema_string = self.schema.to_text();
         }
-        let mut metadata = Metadata { schema_string: self.schema.to_text(), ..state.metadata.clone() };
-        if is_shell(state) {
-            metadata.configuration.remove(SHELL);
+        if metadata.configuration.remove(SHELL).is_some() {
             metadata.partition_columns.clone_from(&self.partition_by);
         }
         let metadata = self.with_key(metadata);
-        let upgrade = features::upgraded_protocol(&state.protocol, &self.schema);
-        Ok(upgrade.map(Action::Protocol).into_iter().chain([Action::MetaData(metadata)]).collect())
+        let upgrade = features::upgraded_protocol(&state.protocol, &metadata, &self.schema).map(Action::Protocol);
+        let changed = (metadata != state.metadata).then_some(Action::MetaData(metadata));
+        upgrade.into_iter().chain(changed).collect()
     }
 
     /// Commits the owner's epoch, and creates the table where it is only a name: no commit of an earlier owner
@@ -262,7 +277,7 @@ impl SinkTable {
             let schema = DeltaSchema { fields: meta.fields() };
             let mut metadata = new_metadata(table, &schema, &[], owner);
             metadata.configuration.insert(SHELL.into(), Some("true".into()));
-            actions.insert(0, Action::Protocol(new_protocol(&schema, owner)));
+            actions.insert(0, Action::Protocol(features::new_protocol(&metadata, &schema)));
             actions.insert(1, Action::MetaData(metadata));
         }
         let creating = table.state().is_none();
@@ -313,10 +328,6 @@ impl SinkTable {
     }
 }
 
-fn new_protocol(schema: &DeltaSchema, owner: &Owner) -> Protocol {
-    if owner.upsert { features::upsert_protocol(schema) } else { features::minimal_protocol(schema) }
-}
-
 /// The metadata of a new table. Retentions are set in hours; that of `txn` never is: our positions would be forgotten.
 fn new_metadata(table: &Table, schema: &DeltaSchema, partition_by: &[String], owner: &Owner) -> Metadata {
     let hours = |n: u64| Some(format!("interval {n} hours"));
@@ -324,9 +335,7 @@ fn new_metadata(table: &Table, schema: &DeltaSchema, partition_by: &[String], ow
         ("delta.logRetentionDuration".to_owned(), hours(owner.log_retention_hours)),
         ("delta.deletedFileRetentionDuration".to_owned(), hours(owner.deleted_file_retention_hours)),
     ]);
-    if owner.upsert {
-        configuration.extend(features::upsert_properties());
-    }
+    configuration.extend(owner.properties.clone());
     Metadata {
         id: uuid_text(&table.random_id()),
         name: None,

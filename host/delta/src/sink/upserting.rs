@@ -164,7 +164,7 @@ impl SinkTable {
     /// Writes what the commit will refer to.
     pub(super) async fn stage_rows(&mut self, cut: &Cut, letters: &Refused) -> Result<()> {
         let Some(upserts) = &mut self.upserts else { return Ok(()) };
-        let form = Form { schema: &self.schema, partition_by: &self.partition_by, target_size: self.target_size };
+        let form = Form { schema: &self.schema, partition_by: &self.partition_by, options: self.options };
         if cut.is_snapshot() {
             return if self.staging.is_empty() { Ok(()) } else { self.stage_snapshot().await };
         }
@@ -185,8 +185,9 @@ impl SinkTable {
             (Some(source), None) => self.feeders().are_only(source),
             _ => false,
         };
+        let form = Form { schema: &self.schema, partition_by: &self.partition_by, options: self.options };
         let upserts = self.upserts.as_mut().ok_or_else(|| Error::bug("a table without a key"))?;
-        upserts.stage_snapshot(&self.table, &self.staging.adds, whole, self.staging.rows).await
+        upserts.stage_snapshot(&self.table, form, &self.staging.adds, (whole, self.staging.rows)).await
     }
 
     /// Commits the cut's rows and positions together (I1). A plan that others overtook is made anew.
@@ -235,13 +236,13 @@ impl SinkTable {
     /// Commits compaction that is finished, and starts what is next.
     async fn compact(&mut self, owner: &Owner) -> Result<()> {
         let Some(upserts) = &mut self.upserts else { return Ok(()) };
-        if let Some(plan) = upserts.plan_compaction(&self.table).await? {
+        if let Some(plan) = upserts.plan_compaction(&self.table, self.options.deletion_vectors).await? {
             self.commit_compaction(&plan, owner).await?;
             if let Some(upserts) = &mut self.upserts {
                 upserts.compacted(&self.table, plan)?;
             }
         }
-        let form = Form { schema: &self.schema, partition_by: &self.partition_by, target_size: self.target_size };
+        let form = Form { schema: &self.schema, partition_by: &self.partition_by, options: self.options };
         match &mut self.upserts {
             Some(upserts) => upserts.start_compaction(&self.table, form, &owner.compaction_turn).await,
             None => Ok(()),

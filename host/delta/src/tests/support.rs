@@ -147,6 +147,15 @@ impl Lake {
         Self { folder, machine: Machine::new(), config }
     }
 
+    /// For mirrors by deletion vectors, and by files that are written anew.
+    pub(super) fn of_current_rows() -> [Self; 2] {
+        [true, false].map(|deletion_vectors| {
+            let mut lake = Self::new(Mode::Upsert);
+            lake.config.deletion_vectors = deletion_vectors;
+            lake
+        })
+    }
+
     pub(super) fn sink(&self) -> DeltaSink {
         DeltaSink::new(self.config.clone(), PIPELINE, Arc::clone(&self.machine) as Arc<dyn Environment>).unwrap()
     }

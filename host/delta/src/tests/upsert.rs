@@ -83,9 +83,7 @@ fn codes(prepared: &Prepared) -> Vec<&'static str> {
     prepared.refused.iter().map(|r| r.code).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_without_a_row_to_take_it_from_is_a_letter_and_never_null() {
-    let lake = Lake::new(Mode::Upsert);
+async fn a_value_without_a_row_to_take_it_from_is_a_letter_and_never_null(lake: Lake) {
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;
     let batch = [
@@ -109,9 +107,7 @@ async fn a_value_without_a_row_to_take_it_from_is_a_letter_and_never_null() {
     assert_rows(&rows_of(&lake).await, &[("1", "a"), ("2", "b")]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_refused_half_of_a_key_change_leaves_both_rows_as_they_were() {
-    let lake = Lake::new(Mode::Upsert);
+async fn the_refused_half_of_a_key_change_leaves_both_rows_as_they_were(lake: Lake) {
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;
     commit(&mut sink, images(&[(1, Insert, Some(2), Some("old"))])).await;
@@ -123,9 +119,7 @@ async fn the_refused_half_of_a_key_change_leaves_both_rows_as_they_were() {
     assert_eq!(again[&orders()][&source()].commit(), 1, "a cut of which nothing goes in does not commit");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_change_leaves_every_table() {
-    let lake = Lake::new(Mode::Upsert);
+async fn a_refused_change_leaves_every_table(lake: Lake) {
     let mut sink = lake.sink();
     let copy = TableName::new("public", "copies");
     let columns = orders_schema().columns.clone();
@@ -143,9 +137,7 @@ async fn a_refused_change_leaves_every_table() {
     assert_eq!(copied, [["2"]]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_without_a_key_is_a_letter() {
-    let lake = Lake::new(Mode::Upsert);
+async fn a_row_without_a_key_is_a_letter(lake: Lake) {
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;
     let stream = [(1, Insert, Some(1), Some("a")), (2, Insert, None, Some("b")), (3, Delete, None, None)];
@@ -159,9 +151,7 @@ async fn a_row_without_a_key_is_a_letter() {
     assert_rows(&rows_of(&lake).await, &[("1", "c")]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_without_a_key_halts_until_the_pipeline_names_one() {
-    let mut lake = Lake::new(Mode::Upsert);
+async fn a_table_without_a_key_halts_until_the_pipeline_names_one(mut lake: Lake) {
     let columns = vec![Column::new("id", ColumnType::Int64), Column::new("note", ColumnType::Text)];
     let keyless = Arc::new(TableSchema::new(orders(), columns, Images::Full));
     let batch = |at, note| batch_of(&keyless, &source(), false, &[(at, Insert, Some(1), Some(note))]);
@@ -190,6 +180,38 @@ async fn a_table_without_a_key_halts_until_the_pipeline_names_one() {
     assert_eq!(sink.write(batch(1, "a")).await.unwrap_err().code, "upsert.key_column");
 }
 
+/// Each of these with deletion vectors, and with files that are written anew.
+macro_rules! both_ways {
+    ($($test:ident)*) => {
+        mod merge_on_read {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let [lake, _] = super::Lake::of_current_rows();
+                super::$test(lake).await;
+            })*
+        }
+        mod copy_on_write {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let [_, lake] = super::Lake::of_current_rows();
+                super::$test(lake).await;
+            })*
+        }
+    };
+}
+
+both_ways! {
+    a_value_without_a_row_to_take_it_from_is_a_letter_and_never_null
+    the_refused_half_of_a_key_change_leaves_both_rows_as_they_were
+    a_refused_change_leaves_every_table
+    a_row_without_a_key_is_a_letter
+    a_table_without_a_key_halts_until_the_pipeline_names_one
+    a_truncate_empties_a_table_that_one_source_feeds_and_is_a_letter_where_several_do
+    a_staged_snapshot_is_committed_after_a_crash
+    columns_come_and_go_and_rows_keep_what_they_had
+    a_key_that_no_partition_can_have_is_a_letter
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_of_changes_and_of_rows_are_not_mixed() {
     for (before, after) in
@@ -205,9 +227,7 @@ async fn tables_of_changes_and_of_rows_are_not_mixed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_truncate_empties_a_table_that_one_source_feeds_and_is_a_letter_where_several_do() {
-    let lake = Lake::new(Mode::Upsert);
+async fn a_truncate_empties_a_table_that_one_source_feeds_and_is_a_letter_where_several_do(lake: Lake) {
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;
     commit(&mut sink, images(&[(1, Insert, Some(1), Some("a")), (2, Insert, Some(2), Some("b"))])).await;
@@ -229,8 +249,8 @@ async fn a_truncate_empties_a_table_that_one_source_feeds_and_is_a_letter_where_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_replaces_the_table_of_its_source_and_only_its_keys_where_others_feed_it() {
-    for key in [ColumnType::Int64, ColumnType::Text] {
-        let lake = Lake::new(Mode::Upsert);
+    let both = |key: ColumnType| Lake::of_current_rows().map(|lake| (key.clone(), lake));
+    for (key, lake) in [ColumnType::Int64, ColumnType::Text].into_iter().flat_map(both) {
         let columns = vec![Column::new("id", key.clone()).key(), Column::new("note", ColumnType::Text)];
         let schema = Arc::new(TableSchema::new(orders(), columns, Images::Full));
         let of = |source: &SourceKey, snapshot: bool, rows: &[(i64, &'static str, &'static str)]| {
@@ -263,9 +283,7 @@ async fn a_snapshot_replaces_the_table_of_its_source_and_only_its_keys_where_oth
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_staged_snapshot_is_committed_after_a_crash() {
-    let lake = Lake::new(Mode::Upsert);
+async fn a_staged_snapshot_is_committed_after_a_crash(lake: Lake) {
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;
     commit(&mut sink, images(&[(1, Insert, Some(1), Some("old")), (2, Insert, Some(9), Some("gone"))])).await;
@@ -290,9 +308,7 @@ async fn a_staged_snapshot_is_committed_after_a_crash() {
     assert_rows(&rows_of(&lake).await, &[("1", "newest"), ("2", "b")]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn columns_come_and_go_and_rows_keep_what_they_had() {
-    let lake = Lake::new(Mode::Upsert);
+async fn columns_come_and_go_and_rows_keep_what_they_had(lake: Lake) {
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;
     commit(&mut sink, images(&[(1, Insert, Some(1), Some("a")), (2, Insert, Some(2), Some("b"))])).await;
@@ -322,9 +338,7 @@ async fn columns_come_and_go_and_rows_keep_what_they_had() {
     assert_eq!(found, [["1", "a", "NULL"], ["2", "b2", "m"]]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_no_partition_can_have_is_a_letter() {
-    let mut lake = Lake::new(Mode::Upsert);
+async fn a_key_that_no_partition_can_have_is_a_letter(mut lake: Lake) {
     lake.config.partition_by = vec!["note".into()];
     lake.config.key = [("public.orders".to_owned(), vec!["id".to_owned(), "note".to_owned()])].into();
     let mut sink = lake.sink();

@@ -44,7 +44,7 @@ async fn what_others_commit_between_our_plan_and_our_commit_is_heeded() {
         eprintln!("skipped: `cargo xtask setup test` installs the readers");
         return;
     };
-    for (what, expected) in [
+    let cases = [
         ("compact", [("1", "a1"), ("2", "b1"), ("3", "c1")]),
         ("vacuum", [("1", "a1"), ("2", "b1"), ("3", "c1")]),
         // Their rows of our key go, however many they are.
@@ -52,8 +52,9 @@ async fn what_others_commit_between_our_plan_and_our_commit_is_heeded() {
         // What we do not send is theirs.
         ("update", [("1", "theirs"), ("2", "b1"), ("3", "c1")]),
         ("delete", [("1", "a1"), ("2", "b1"), ("3", "c1")]),
-    ] {
-        let lake = Lake::new(Mode::Upsert);
+    ];
+    let both = |case: (&'static str, _)| Lake::of_current_rows().map(|lake| (case, lake));
+    for ((what, expected), lake) in cases.into_iter().flat_map(both) {
         let table = lake.path("public/orders");
         let mut sink = lake.sink();
         fenced(&mut sink, 1, &[]).await;
@@ -130,15 +131,39 @@ async fn a_table_that_others_made_is_taken_over_and_its_duplicates_go_with_their
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_table_without_deletion_vectors_is_refused_by_name() {
+async fn a_table_without_deletion_vectors_is_refused_unless_they_may_be_turned_on_or_are_not_needed() {
     let Some(python) = python() else { return };
-    let lake = Lake::new(Mode::Upsert);
-    run_python(&python, CREATE, &[&lake.path("public/orders").display().to_string(), "false"]);
-    let mut sink = lake.sink();
-    fenced(&mut sink, 1, &[]).await;
-    let error = sink.write(images(&[(1, Insert, Some(2), Some("one"))])).await.unwrap_err();
-    assert_eq!((error.kind, error.code), (Kind::Halt, "table.no_deletion_vectors"));
-    assert!(error.hint.unwrap().contains("delta.enableDeletionVectors"));
+    for (vectors, upgrade) in [(true, false), (true, true), (false, false)] {
+        let mut lake = Lake::new(Mode::Upsert);
+        let table = lake.path("public/orders");
+        run_python(&python, CREATE, &[&table.display().to_string(), "false"]);
+        lake.config.deletion_vectors = vectors;
+        lake.config.upgrade_protocol = upgrade;
+        let mut sink = lake.sink();
+        fenced(&mut sink, 1, &[]).await;
+        if vectors && !upgrade {
+            let error = sink.write(images(&[(1, Insert, Some(2), Some("one"))])).await.unwrap_err();
+            assert_eq!((error.kind, error.code), (Kind::Halt, "table.no_deletion_vectors"));
+            assert!(error.hint.unwrap().contains("upgrade_protocol"));
+            continue;
+        }
+        let cut = stage(&mut sink, &[(1, Post, Some(2), Some("one")), (2, Delete, Some(3), None)]).await;
+        sink.commit(&cut).await.unwrap();
+        let commit = std::fs::read_to_string(table.join("_delta_log/00000000000000000001.json")).unwrap();
+        let turned_on = [r#""protocol""#, r#""deletionVectors""#, r#""delta.enableDeletionVectors":"true""#];
+        assert!(turned_on.iter().all(|text| commit.contains(text) == vectors), "{commit}");
+        assert_eq!(commit.contains("deletion_vector"), vectors, "{commit}");
+        for (reader, theirs) in by_others(&table, &["id", "note"]).unwrap() {
+            assert_eq!(theirs, [["1", "a"], ["2", "one"]], "{reader}");
+        }
+        // The next host finds what it asks for.
+        lake.config.upgrade_protocol = false;
+        let mut next = lake.sink();
+        fenced(&mut next, 2, &[orders()]).await;
+        let cut = stage(&mut next, &[(3, Post, Some(1), Some("two"))]).await;
+        next.commit(&cut).await.unwrap();
+        assert_eq!(rows(&lake).await, [("1", "two"), ("2", "one")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

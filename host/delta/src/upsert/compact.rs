@@ -6,8 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow_select::filter::FilterBuilder;
 use futures::{FutureExt, TryStreamExt};
 use millrace_core::environment::Task;
 use millrace_core::{Error, Result};
@@ -17,11 +15,11 @@ use tokio::sync::Semaphore;
 use super::index::FileKeys;
 use super::keys::SharedForm;
 use super::locate::{Target, note_keys};
+use super::rewrite::Input;
 use super::rows::NewFile;
 use super::{Form, Staged, Upserts, vectors};
 use crate::file::layout::Layout;
 use crate::file::partition::Key;
-use crate::file::reader::{FileReader, Rows};
 use crate::file::writer::DataFile;
 use crate::log::actions::{Add, Remove};
 use crate::log::schema::Field;
@@ -36,13 +34,6 @@ const MAX_FILES: usize = 64;
 const LEAST_SIZE: u64 = 256 << 10;
 /// Of a file's rows, in percent: when so many are gone, reading past them costs more than writing the rest anew.
 const GONE_PERCENT: u64 = 20;
-
-/// A file that becomes part of another, and what was gone of it when that was written.
-#[derive(Clone, Debug)]
-struct Input {
-    add: Arc<Add>,
-    gone: Arc<RoaringTreemap>,
-}
 
 /// Files that became one; nobody refers to it yet.
 #[derive(Debug)]
@@ -96,7 +87,7 @@ impl Upserts {
         let (None, Some(state), Some(target)) = (&self.job, table.state(), &mut self.target) else { return Ok(()) };
         let Some(files) = &state.files else { return Ok(()) };
         let all: Vec<Arc<Add>> = files.iter().cloned().collect();
-        let chosen = choose(&all, form.target_size, target);
+        let chosen = choose(&all, form.options.target_size, target);
         if chosen.is_empty() {
             return Ok(());
         }
@@ -127,8 +118,9 @@ impl Upserts {
     }
 
     /// What finished work asks of the log, for the table as it is now; `None` where none is finished, or where its files
-    /// are not the table's any more. The answer is to be committed, then handed to [`Upserts::compacted`].
-    pub(crate) async fn plan_compaction(&mut self, table: &Table) -> Result<Option<Staged>> {
+    /// are not the table's any more: where rows of them went meanwhile, a table without deletion vectors (`!vectors`) has
+    /// other files. The answer is to be committed, then handed to [`Upserts::compacted`].
+    pub(crate) async fn plan_compaction(&mut self, table: &Table, vectors: bool) -> Result<Option<Staged>> {
         let Some(job) = &self.job else { return Ok(None) };
         let changed_at = job.changed_at;
         let Some(done) = job.outcome.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
@@ -139,6 +131,10 @@ impl Upserts {
         let present = |input: &Input| files.and_then(|f| f.get(&input.add.path)).cloned();
         let now: Option<Vec<Arc<Add>>> = done.inputs.iter().map(present).collect();
         let Some(now) = now.filter(|_| changed_at == state.changed_at) else { return Ok(None) };
+        let unchanged = |(input, now): (&Input, &Arc<Add>)| input.add.deletion_vector == now.deletion_vector;
+        if !vectors && !done.inputs.iter().zip(&now).all(unchanged) {
+            return Ok(None);
+        }
         done.plan(table, target, &now, state.files_changed_at).await.map(Some)
     }
 
@@ -180,14 +176,7 @@ impl Work {
     async fn run(self) -> Result<Compacted> {
         let _turn = self.turn.acquire().await.map_err(|e| Error::bug(e.to_string()))?;
         let layout = Arc::new(Layout::whole(&self.fields, &self.partition_by));
-        let key: Key = match self.inputs.first() {
-            Some(first) => {
-                let value =
-                    |(field, ..): &(Field, usize, _)| first.add.partition_values.get(&field.name).cloned().flatten();
-                layout.partition.iter().map(value).collect()
-            }
-            None => Key::new(),
-        };
+        let key = self.inputs.first().map_or(Key::new(), |first| first.partition(&layout));
         let mut file = DataFile::create(&self.store, Arc::clone(&layout), key, &self.id)?;
         let mut pairs: Vec<(u64, u32)> = Vec::new();
         let mut offsets = Vec::with_capacity(self.inputs.len());
@@ -213,39 +202,16 @@ impl Work {
         file: &mut DataFile,
         (first, pairs): (u64, &mut Vec<(u64, u32)>),
     ) -> Result<u64> {
-        let key_start = layout.columns.len();
-        let wanted: Vec<Field> = layout.columns.iter().chain(&self.form.fields).cloned().collect();
-        let (mut read, mut copied) = (0u64, 0u64);
-        let mut batches = FileReader::open(&self.store, &input.add).await?.read(&wanted, Rows::All)?;
-        while let Some(columns) = batches.try_next().await? {
-            let length = columns.first().map_or(0, |c| c.len() as u64);
-            let columns = left(columns, &input.gone, read)?;
-            read += length;
-            let count = columns.first().map_or(0, |c| c.len());
-            if count == 0 {
-                continue;
-            }
+        let mut copied = 0u64;
+        let mut rest = input.rest(&self.store, &self.form, layout).await?;
+        while let Some((batch, keys)) = rest.try_next().await? {
             let at = u32::try_from(first + copied).map_err(|_| Error::bug("more than four billion rows in a file"))?;
-            note_keys(pairs, &self.form, &self.form.encode(&columns[key_start..])?, at);
-            let options = RecordBatchOptions::new().with_row_count(Some(count));
-            let cells = columns[..key_start].to_vec();
-            let batch = RecordBatch::try_new_with_options(Arc::clone(&layout.arrow), cells, &options);
-            file.write(&batch.map_err(|e| Error::bug(e.to_string()))?).await?;
-            copied += count as u64;
+            note_keys(pairs, &self.form, &keys, at);
+            file.write(&batch).await?;
+            copied += batch.num_rows() as u64;
         }
         Ok(copied)
     }
-}
-
-/// Rows of a batch that are not gone. `first`: the file's row that it begins with.
-fn left(columns: Vec<ArrayRef>, gone: &RoaringTreemap, first: u64) -> Result<Vec<ArrayRef>> {
-    let rows = columns.first().map_or(0, |c| c.len() as u64);
-    if gone.range_cardinality(first..first + rows) == 0 {
-        return Ok(columns);
-    }
-    let mask: BooleanArray = (first..first + rows).map(|row| Some(!gone.contains(row))).collect();
-    let filter = FilterBuilder::new(&mask).optimize().build();
-    columns.iter().map(|c| filter.filter(c).map_err(|e| Error::bug(e.to_string()))).collect()
 }
 
 /// Values of partition columns, and the power of eight that sizes have.

@@ -10,6 +10,7 @@ mod fold;
 pub(crate) mod index;
 pub(crate) mod keys;
 mod locate;
+mod rewrite;
 mod rows;
 mod snapshot;
 mod vectors;
@@ -88,8 +89,16 @@ impl Staged {
 pub(crate) struct Form<'a> {
     pub schema: &'a DeltaSchema,
     pub partition_by: &'a [String],
+    pub options: Options,
+}
+
+/// What the settings say of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
     /// Bytes at which a file ends.
     pub target_size: u64,
+    /// Rows that go are marked (merge-on-read); else their files are written anew (copy-on-write).
+    pub deletion_vectors: bool,
 }
 
 impl Upserts {
@@ -256,7 +265,7 @@ impl Upserts {
             partition_by: form.partition_by,
         };
         let target = self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))?;
-        let new_files = gathering.write(table, &target.form, form.target_size).await?;
+        let new_files = gathering.write(table, &target.form, form.options.target_size).await?;
         let mut staged = Staged {
             adds: new_files.iter().map(|f| f.add.clone()).collect(),
             files_at: examined.files_at,
@@ -270,7 +279,7 @@ impl Upserts {
             staged.removes = files.into_iter().flat_map(|f| f.iter()).map(|add| Remove::of(add, now, true)).collect();
         } else {
             let rows = |found: &Found| (Arc::clone(&found.add), found.hits.iter().map(|h| u64::from(h.row)).collect());
-            vectors::mark(table, target, examined.found.iter().map(rows).collect(), &mut staged).await?;
+            take_out(table, target, form, examined.found.iter().map(rows).collect(), &mut staged).await?;
         }
         if examined.duplicates > 0 {
             report_duplicates(table, examined.duplicates);
@@ -313,6 +322,21 @@ impl Upserts {
         let count = files.map_or(0, |f| f.len());
         metrics::gauge!("millrace_delta_files", "table" => table.place()).set(count as f64);
         Ok(())
+    }
+}
+
+/// Takes these rows out of these files; a file of which nothing is left is removed.
+async fn take_out(
+    table: &Table,
+    target: &mut Target,
+    form: Form<'_>,
+    rows: Vec<(Arc<Add>, RoaringTreemap)>,
+    staged: &mut Staged,
+) -> Result<()> {
+    if form.options.deletion_vectors {
+        vectors::mark(table, target, rows, staged).await
+    } else {
+        rewrite::rewrite(table, target, form, rows, staged).await
     }
 }
 

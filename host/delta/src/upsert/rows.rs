@@ -93,10 +93,10 @@ impl Gathering<'_> {
                 continue;
             };
             let sorted: Vec<(u32, &Image)> = group.iter().map(|at| rows[*at]).collect();
-            let mut writing = Writing { table, layout: &layout, partition, open: None, files: &mut files };
+            let mut writing = Writing::new(table, &layout, partition, &mut files);
             for chunk in sorted.chunks(CHUNK_ROWS) {
                 let codes = chunk.iter().map(|(key, _)| form.code(&self.folded.keys[*key as usize]));
-                writing.write(&gatherer.batch(chunk, &layout)?, codes, target).await?;
+                writing.write(&gatherer.batch(chunk, &layout)?, codes.zip(0..), target).await?;
             }
             writing.finish().await?;
         }
@@ -236,7 +236,7 @@ impl<'a> Gatherer<'a> {
 }
 
 /// The files of one partition, one after the other.
-struct Writing<'a> {
+pub(super) struct Writing<'a> {
     table: &'a Table,
     layout: &'a Arc<Layout>,
     partition: Key,
@@ -244,8 +244,18 @@ struct Writing<'a> {
     files: &'a mut Vec<NewFile>,
 }
 
-impl Writing<'_> {
-    async fn write(&mut self, rows: &RecordBatch, codes: impl Iterator<Item = u64>, target: u64) -> Result<()> {
+impl<'a> Writing<'a> {
+    pub(super) fn new(table: &'a Table, layout: &'a Arc<Layout>, partition: Key, files: &'a mut Vec<NewFile>) -> Self {
+        Self { table, layout, partition, open: None, files }
+    }
+
+    /// `codes`: of the keys, each with its row. `target`: bytes at which a file ends.
+    pub(super) async fn write(
+        &mut self,
+        rows: &RecordBatch,
+        codes: impl Iterator<Item = (u64, u32)>,
+        target: u64,
+    ) -> Result<()> {
         let (file, keys) = match &mut self.open {
             Some(open) => open,
             none => {
@@ -254,13 +264,13 @@ impl Writing<'_> {
                 none.insert((file, Vec::new()))
             }
         };
-        let first = keys.len() as u32;
-        keys.extend(codes.zip(first..));
+        let first = file.rows();
+        keys.extend(codes.map(|(code, row)| (code, first + row)));
         file.write(rows).await?;
         if file.bytes() as u64 >= target { self.finish().await } else { Ok(()) }
     }
 
-    async fn finish(&mut self) -> Result<()> {
+    pub(super) async fn finish(&mut self) -> Result<()> {
         let Some((file, keys)) = self.open.take() else { return Ok(()) };
         let add = file.finish(self.table.now_millis()).await?;
         self.files.push(NewFile { add, keys: Arc::new(FileKeys::build(keys)) });

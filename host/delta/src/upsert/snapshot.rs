@@ -11,7 +11,7 @@ use roaring::RoaringTreemap;
 
 use super::index::FileKeys;
 use super::locate::{Target, file_keys};
-use super::{Staged, Upserts, report_duplicates, vectors};
+use super::{Form, Staged, Upserts, report_duplicates, take_out};
 use crate::file::reader::{FileReader, Rows};
 use crate::log::Table;
 use crate::log::actions::{Add, Remove};
@@ -20,8 +20,14 @@ use crate::log::actions::{Add, Remove};
 type Pairs = Vec<(u32, u32)>;
 
 impl Upserts {
-    /// Plans the commit of a snapshot's files. `whole`: everything that the table has goes.
-    pub(crate) async fn stage_snapshot(&mut self, table: &Table, adds: &[Add], whole: bool, images: u64) -> Result<()> {
+    /// Plans the commit of a snapshot's files, made of `images`. `whole`: everything that the table has goes.
+    pub(crate) async fn stage_snapshot(
+        &mut self,
+        table: &Table,
+        form: Form<'_>,
+        adds: &[Add],
+        (whole, images): (bool, u64),
+    ) -> Result<()> {
         let target = self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))?;
         let state = table.state();
         let present: Vec<Arc<Add>> =
@@ -46,10 +52,10 @@ impl Upserts {
         if whole {
             staged.removes.extend(present.iter().map(|add| Remove::of(add, now, true)));
         }
-        // A new file of which rows go is added once, with its vector.
+        // A new file of which rows go is added once, with its vector, or written anew.
         let is_new = |path: &str| adds.iter().any(|a| a.path == path);
         staged.adds.extend(adds.iter().filter(|a| !marked.contains_key(a.path.as_str())).cloned());
-        vectors::mark(table, target, marked.into_values().collect(), &mut staged).await?;
+        take_out(table, target, form, marked.into_values().collect(), &mut staged).await?;
         staged.removes.retain(|remove| !is_new(&remove.path));
         if repeated > 0 {
             report_duplicates(table, repeated as u64);
