@@ -95,6 +95,8 @@ pub trait Sink: Send {
 
     /// Takes rows of the cut under way. They go to the table that `batch.schema.name` names; the engine has left out
     /// what that table already holds.
+    ///
+    /// Errors: `HaltTable` where rows of this form can not go there at all: their source table stands (I12).
     async fn write(&mut self, batch: ChangeBatch) -> Result<()>;
 
     /// Everything of the cut has been written: stage it, and say what is refused.

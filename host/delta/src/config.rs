@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use millrace_core::schema::TableName;
+use millrace_core::stage::matches;
 use millrace_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,17 +23,50 @@ pub enum Mode {
     Upsert,
 }
 
-/// What to do with a column that the table does not have.
+/// What becomes of a table when the columns of its source change (Flink CDC's behaviours).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SchemaEvolution {
-    /// Add it, nullable, in the same commit as its first rows.
-    #[default]
-    Evolve,
-    /// Stop.
+    /// The table stands until the Delta table or the policy is changed; the others go on.
     Exception,
-    /// Leave it out.
+    /// It changes likewise, and stands where Delta or this sink can not do that.
+    Evolve,
+    /// It changes likewise; where that can not be, as `lenient`.
+    TryEvolve,
+    /// It changes where no reader is shut out by it: it gains columns and NULLs. Columns that go stay, NULL from then on;
+    /// values of a type that does not fit become dead letters.
+    #[default]
+    Lenient,
+    /// It stays as it is: new columns are left out, values that do not fit become dead letters.
     Ignore,
+}
+
+/// How rows differ from their table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SchemaChange {
+    /// They have a column more.
+    AddColumn,
+    /// A column of theirs has a type that does not fit into the table's: `evolve` widens the table's (Delta's type
+    /// widening, which not every reader knows).
+    ChangeType,
+    /// They lack a column of the table.
+    DropColumn,
+    /// A column that is NOT NULL in the table may be NULL.
+    Nullability,
+}
+
+/// A policy for some changes of some columns.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaRule {
+    /// Which changes; all where left out.
+    #[serde(default)]
+    pub changes: Vec<SchemaChange>,
+    /// Which columns, as `public.orders.total`; a star at the end stands for anything. All where left out.
+    #[serde(default)]
+    pub columns: Vec<String>,
+    pub policy: SchemaEvolution,
 }
 
 /// Delta Lake tables on a local disk or S3, exactly once.
@@ -78,12 +113,15 @@ pub struct DeltaConfig {
     /// Commits from one checkpoint of a table's log to the next; 0 = none.
     #[serde(default = "defaults::checkpoint_interval")]
     pub checkpoint_interval: u64,
-    /// New columns: `evolve`, `exception` or `ignore`.
+    /// When the columns of a source table change: `exception`, `evolve`, `try_evolve`, `lenient` or `ignore`.
     #[serde(default)]
     pub schema_evolution: SchemaEvolution,
     /// Hours that a new table's log keeps its commits (time travel). At least 1.
     #[serde(default = "defaults::log_retention_hours")]
     #[schemars(range(min = 1))]
+    /// Other policies for some changes and columns; the first rule that fits counts.
+    #[serde(default)]
+    pub schema_rules: Vec<SchemaRule>,
     pub log_retention_hours: u64,
     /// Hours that files which a new table no longer refers to are kept from vacuum. At least 1.
     #[serde(default = "defaults::deleted_file_retention_hours")]
@@ -150,6 +188,7 @@ impl DeltaConfig {
             deleted_file_retention_hours: defaults::deleted_file_retention_hours(),
             s3: S3Config::default(),
         }
+            schema_rules: Vec::new(),
     }
 
     /// Everything that is wrong with it, without looking at the store.
@@ -184,6 +223,16 @@ impl DeltaConfig {
         let problem = |why: String, hint: &str| Error::config("delta.key", why).hint(hint);
         let mut problems = Vec::new();
         if self.mode != Mode::Upsert && !self.key.is_empty() {
+    /// What the file says of a change of a table's column.
+    pub(crate) fn policy(&self, change: SchemaChange, table: &TableName, column: &str) -> SchemaEvolution {
+        let name = format!("{table}.{column}");
+        let fits = |rule: &&SchemaRule| {
+            (rule.changes.is_empty() || rule.changes.contains(&change))
+                && (rule.columns.is_empty() || rule.columns.iter().any(|pattern| matches(pattern, &name)))
+        };
+        self.schema_rules.iter().find(fits).map_or(self.schema_evolution, |rule| rule.policy)
+    }
+
             let hint = "set `mode: upsert`, or leave `key` out";
             problems.push(problem("`key` is of the mode `upsert` alone".into(), hint));
         }

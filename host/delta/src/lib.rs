@@ -18,7 +18,7 @@ mod template;
 mod tests;
 mod upsert;
 
-pub use config::{DeltaConfig, Mode, SchemaEvolution};
+pub use config::{DeltaConfig, Mode, SchemaChange, SchemaEvolution, SchemaRule};
 pub use records::ObjectRecords;
 pub use sink::DeltaSink;
 pub use store::S3Config;

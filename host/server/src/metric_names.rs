@@ -185,6 +185,13 @@ pub const ALL: &[Metric] = &[
         "table",
         "cuts planned anew since another writer changed a file that they touch",
     ),
+    metric(
+        "millrace_delta_files_rewritten_total",
+        Counter,
+        Unit::Count,
+        "table",
+        "files of a table in mode upsert without deletion vectors that were written anew since rows of them went",
+    ),
     metric("millrace_delta_compactions_total", Counter, Unit::Count, "table", "compactions of a table in mode upsert"),
     metric(
         "millrace_delta_compaction_failures_total",

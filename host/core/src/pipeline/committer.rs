@@ -16,7 +16,7 @@ use super::{Counts, Pipeline, Summary, SwapReport};
 use crate::batch::{ChangeBatch, Reject};
 use crate::cut::Cut;
 use crate::environment::Environment;
-use crate::error::{Error, Reaction, Result};
+use crate::error::{Error, Kind, Reaction, Result};
 use crate::letters::{Refuser, letters};
 use crate::position::{Order, Position, SourceKey};
 use crate::quarantine;
@@ -99,7 +99,7 @@ impl Committer<'_> {
         match passed {
             Passed::Rows(batch) => {
                 if let Some(batch) = self.hold_back(batch).await? {
-                    self.sink.write(batch).await?;
+                    self.write(batch).await?;
                 }
                 Ok(false)
             }
@@ -122,6 +122,29 @@ impl Committer<'_> {
                 Err(Error::reload("table.halted", format!("the snapshot of {} can not be taken", halt.source)))
             }
         }
+    }
+
+    /// Hands rows to the sink. Where that can not take them, their source table stands (I12): nothing of the cut is
+    /// committed, and what is in flight starts again without it. What is stored of the table already was begun under a
+    /// version and has to be finished by it (I4): then everything stops.
+    async fn write(&mut self, batch: ChangeBatch) -> Result<()> {
+        let (origin, first) = (Arc::clone(&batch.origin), batch.changes.first().copied());
+        let error = match self.sink.write(batch).await {
+            Err(error) if error.kind == Kind::HaltTable => error,
+            answer => return answer,
+        };
+        let source = origin.source.clone();
+        let first = first.map(|change| origin.orders[change as usize]);
+        let stored = self.ends.settled.get(&source).copied();
+        if !origin.snapshot && stored.is_some() && first <= stored {
+            return Err(Error { kind: Kind::Halt, ..error });
+        }
+        tracing::error!(pipeline = %self.keeper.record().pipeline, table = %source, %error, "the table is halted; the others go on");
+        let reload = Error::reload("table.halted", format!("{source} stands, and the others start again without it"));
+        // Not from where it got: a part of that is in the cut which is not committed. The tables know what they have.
+        self.keeper.halt(&Halt { source, after: None, in_snapshot: origin.snapshot, error });
+        self.write_record().await?;
+        Err(reload)
     }
 
     /// The order of a cut (design, section 3): nothing here may change places.

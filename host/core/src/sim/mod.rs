@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::executor::{Executor, Rng, SimEnvironment, lock};
 use self::sink::SimSink;
 use self::source::SimSource;
-use self::stage::{SimLoader, configured, halts};
+use self::stage::{SimLoader, configured, halts, sink_halts};
 use self::world::{Link, SOURCES, SimRecords, World};
 use crate::cut::BatchLimits;
 use crate::error::{Kind, Result};
@@ -269,7 +269,7 @@ impl Schedule {
                     finished = summary.halted.is_empty();
                     if !finished {
                         // Somebody mends the plugin, and the stream goes on: a swap waits for a place beyond all snapshots.
-                        self.version += i64::from(halts(self.version, 'h'));
+                        self.version += i64::from(halts(self.version, 'h') || sink_halts(self.version, 'h'));
                         lock(&self.world).one_more();
                     }
                 }

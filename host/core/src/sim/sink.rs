@@ -8,6 +8,7 @@ use arrow_array::types::Int64Type;
 use arrow_buffer::BooleanBuffer;
 use async_trait::async_trait;
 
+use super::stage::sink_halts;
 use super::world::{Commit, Link, Row, World};
 use crate::batch::ChangeBatch;
 use crate::compare_and_set::{Head, Verdict, decide};
@@ -178,6 +179,9 @@ impl Sink for SimSink {
 
     async fn write(&mut self, batch: ChangeBatch) -> Result<()> {
         let rows = rows_of(&batch);
+        if rows.iter().any(|row| row.value.chars().next().is_some_and(|value| sink_halts(row.version, value))) {
+            return Err(Error::halt_table("sim.sink_halts", "h"));
+        }
         let refuses: Vec<bool> = rows
             .iter()
             .zip(&batch.change_types)

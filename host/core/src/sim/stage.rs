@@ -29,6 +29,11 @@ pub(super) fn halts(version: i64, value: char) -> bool {
     version % 3 == 2 && value == 'h'
 }
 
+/// Nor can the sink stand one of every third version.
+pub(super) fn sink_halts(version: i64, value: char) -> bool {
+    version % 3 == 0 && value == 'h'
+}
+
 /// S and T are merged into M; R is routed by its value, the other way round in even versions.
 pub(super) fn table(version: i64, source: &str, value: char) -> &'static str {
     match source {

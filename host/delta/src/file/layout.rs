@@ -7,13 +7,14 @@ use arrow_array::types::{Float32Type, Float64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{DataType, Field as ArrowField, Schema, SchemaRef};
-use millrace_core::batch::ChangeBatch;
+use millrace_core::batch::{ChangeBatch, ChangeType};
 use millrace_core::schema::{Images, TableName, TableSchema};
 use millrace_core::{Error, Result};
 
+use super::evolution::Evolving;
 use super::meta::{self, MetaColumns};
 use super::types::{Convert, conversion, convert, delta_type};
-use crate::config::SchemaEvolution;
+use crate::config::DeltaConfig;
 use crate::log::schema::{DeltaSchema, DeltaType, Field};
 
 /// Why rows of a schema can not go into the table: the changes become dead letters.
@@ -56,6 +57,8 @@ pub(crate) struct Layout {
     pub floats: Vec<usize>,
     /// The table's names of the batch's columns.
     names: Vec<String>,
+    /// Columns of the table whose rows may not be NULL, by the policy.
+    refuses_null: Vec<String>,
     meta: Option<MetaColumns>,
 }
 
@@ -68,55 +71,39 @@ pub(crate) fn table_name_of(column: &str) -> String {
 }
 
 impl Layout {
-    /// Plans the way of `source`'s batches into a table of columns `table`, which gains new ones as `evolution` says.
+    /// Plans the way of `source`'s batches into a table of columns `table`, which change as the policies say.
     ///
-    /// Errors: `sink.schema_changed` (halt) for a new column under the policy `exception`.
+    /// Errors: `sink.schema_changed` (halts the table) for a change that its policy forbids.
     pub(crate) fn plan(
         source: &Arc<TableSchema>,
         table: &mut DeltaSchema,
         partition_by: &[String],
-        evolution: SchemaEvolution,
+        config: &DeltaConfig,
         meta: MetaColumns,
     ) -> Result<Result<Self, Misfit>> {
-        let mut grown = table.clone();
-        let is_new = table.fields.is_empty() || table.fields.iter().all(|f| f.name.starts_with(crate::META_PREFIX));
+        let mut evolving = Evolving::new(source, config, table);
         let mut columns = Vec::new();
         let mut ways = Vec::new();
         let mut partition = Vec::new();
         let mut names = Vec::with_capacity(source.columns.len());
         for (input, column) in source.columns.iter().enumerate() {
             let name = table_name_of(&column.name);
-            if let Some(misfit) = misnamed(&name, &column.name, &names, &grown) {
+            if let Some(misfit) = misnamed(&name, &column.name, &names, &evolving.schema) {
                 return Ok(Err(misfit));
             }
-            let field = match grown.field(&name) {
-                Some(field) => field.clone(),
-                None if is_new || evolution == SchemaEvolution::Evolve => {
-                    let field = Field::new(name.clone(), delta_type(&column.ty));
-                    grown.fields.push(field.clone());
-                    field
+            match evolving.column(&name, column)? {
+                Ok(Some((field, how))) if partition_by.contains(&name) => partition.push((field, input, how)),
+                Ok(Some((field, how))) => {
+                    columns.push(field);
+                    ways.push(Way { input, how });
                 }
-                None if evolution == SchemaEvolution::Ignore => {
-                    names.push(name);
-                    continue;
-                }
-                None => return Err(new_column_refused(source, &name)),
-            };
-            let Some(how) = conversion(&column.ty, &field.ty) else {
-                return Ok(Err(Misfit {
-                    code: "sink.type_mismatch",
-                    reason: format!("column `{name}` is {} in the table and {} here", field.ty, column.ty),
-                    column: Some(column.name.to_string()),
-                }));
-            };
-            if partition_by.contains(&name) {
-                partition.push((field, input, how));
-            } else {
-                columns.push(field);
-                ways.push(Way { input, how });
+                Ok(None) => {}
+                Err(misfit) => return Ok(Err(misfit)),
             }
             names.push(name);
         }
+        let refuses_null = evolving.rest(&names)?;
+        let mut grown = evolving.schema;
         partition.sort_by_key(|(field, ..)| partition_by.iter().position(|p| *p == field.name));
         if let Some(misfit) = unpartitioned(partition_by, &partition) {
             return Ok(Err(misfit));
@@ -131,7 +118,7 @@ impl Layout {
         let source = Arc::clone(source);
         let arrow = Arc::new(Schema::new(columns.iter().map(arrow_field).collect::<Vec<_>>()));
         let floats = floats(&columns);
-        Ok(Ok(Self { source, columns, arrow, ways, partition, floats, names, meta: Some(meta) }))
+        Ok(Ok(Self { source, columns, arrow, ways, partition, floats, names, refuses_null, meta: Some(meta) }))
     }
 
     /// A table of our own whose rows are not changes: the columns as they are.
@@ -150,6 +137,7 @@ impl Layout {
             partition: Vec::new(),
             floats: Vec::new(),
             names: Vec::new(),
+            refuses_null: Vec::new(),
             meta: None,
         }
     }
@@ -168,6 +156,7 @@ impl Layout {
             ways: Vec::new(),
             partition,
             names: Vec::new(),
+            refuses_null: Vec::new(),
             meta: None,
         }
     }
@@ -189,6 +178,31 @@ impl Layout {
             given.extend(named.map(|(field, cells)| Given { name: field.name, cells, unavailable: None }));
         }
         Ok(given)
+    }
+
+    /// Changes of which a row has no value where the table wants one; what was not sent is taken from a row that has it.
+    pub(crate) fn nulls(&self, given: &[Given], batch: &ChangeBatch) -> Option<(Vec<u32>, Misfit)> {
+        let is_null = |column: &Given, row: usize| {
+            column.cells.is_null(row) && !column.unavailable.as_ref().is_some_and(|bits| bits.value(row))
+        };
+        let mut changes = Vec::new();
+        let mut named = None;
+        for column in given.iter().filter(|g| self.refuses_null.contains(&g.name)) {
+            let rows = (0..batch.rows()).filter(|row| {
+                let is_row = matches!(batch.change_types[*row], ChangeType::Insert | ChangeType::UpdatePostimage);
+                is_row && is_null(column, *row)
+            });
+            let before = changes.len();
+            changes.extend(rows.map(|row| batch.changes[row]));
+            if changes.len() > before {
+                named.get_or_insert_with(|| column.name.clone());
+            }
+        }
+        changes.sort_unstable();
+        changes.dedup();
+        let column = named?;
+        let reason = format!("the row has no value for `{column}`, which is NOT NULL in the table");
+        Some((changes, Misfit { code: "sink.null", reason, column: Some(column) }))
     }
 
     /// The batch as the file has it. `rows` of it stay the same in number and order.
@@ -278,19 +292,13 @@ fn add_meta(table: &mut DeltaSchema, field: &Field) -> Result<(), Misfit> {
     Ok(())
 }
 
-fn new_column_refused(source: &TableSchema, name: &str) -> Error {
-    Error::halt(
-        "sink.schema_changed",
-        format!("{} has a new column `{name}`, and the policy is `exception`", source.name),
-    )
-    .hint("add the column to the Delta table, or set `schema_evolution: evolve` or `ignore`")
-}
-
 pub(crate) use meta::POSITION;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::SchemaEvolution;
+    use millrace_core::error::Kind;
     use millrace_core::schema::{Column, ColumnType};
 
     fn source(columns: Vec<Column>) -> Arc<TableSchema> {
@@ -302,7 +310,8 @@ mod tests {
         columns: Vec<Column>,
         evolution: SchemaEvolution,
     ) -> Result<Result<Layout, Misfit>> {
-        Layout::plan(&source(columns), table, &[], evolution, MetaColumns { change_type: true, unavailable: true })
+        let config = DeltaConfig { schema_evolution: evolution, ..DeltaConfig::new("/l") };
+        Layout::plan(&source(columns), table, &[], &config, MetaColumns { change_type: true, unavailable: true })
     }
 
     #[test]
@@ -310,11 +319,12 @@ mod tests {
         let mut table = DeltaSchema::default();
         let a = vec![Column::new("id", ColumnType::Int64), Column::new("a", ColumnType::Text)];
         plan(&mut table, a, SchemaEvolution::Exception).unwrap().unwrap();
+        table.fields.retain(|f| f.name != "a");
         let names = |t: &DeltaSchema| t.fields.iter().map(|f| f.name.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&table)[..2], ["id", "a"]);
+        assert_eq!(names(&table)[..2], ["id", "_millrace_position"]);
         let b = || vec![Column::new("id", ColumnType::Int32), Column::new("b", ColumnType::Date)];
         let error = plan(&mut table, b(), SchemaEvolution::Exception).unwrap_err();
-        assert_eq!(error.code, "sink.schema_changed");
+        assert_eq!((error.kind, error.code), (Kind::HaltTable, "sink.schema_changed"));
         let before = table.clone();
         plan(&mut table, b(), SchemaEvolution::Ignore).unwrap().unwrap();
         assert_eq!(table, before);
@@ -322,7 +332,7 @@ mod tests {
         assert_eq!(names(&table).last().unwrap(), "b");
         let grown = table.clone();
         let c = vec![Column::new("c", ColumnType::Text), Column::new("id", ColumnType::Text)];
-        let misfit = plan(&mut table, c, SchemaEvolution::Evolve).unwrap().unwrap_err();
+        let misfit = plan(&mut table, c, SchemaEvolution::Lenient).unwrap().unwrap_err();
         assert_eq!((misfit.code, misfit.column.as_deref()), ("sink.type_mismatch", Some("id")));
         assert_eq!(table, grown);
     }

@@ -170,7 +170,7 @@ impl FileReader {
                         Some(cells) => Arc::clone(cells),
                         None => constant(&add, field, batch.num_rows()),
                     };
-                    cast(&cells, field)
+                    in_type(&cells, &field.ty.arrow())
                         .map_err(|why| Error::halt("table.damaged", format!("`{}` of {}: {why}", field.name, add.path)))
                 })
                 .collect::<Result<Vec<ArrayRef>>>()
@@ -214,16 +214,16 @@ fn constant(add: &Add, field: &Field, rows: usize) -> ArrayRef {
     }
 }
 
-fn cast(cells: &ArrayRef, field: &Field) -> Result<ArrayRef, String> {
-    let wanted = field.ty.arrow();
-    if *cells.data_type() == wanted {
+/// The same values in another type of Arrow.
+pub(crate) fn in_type(cells: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, String> {
+    if cells.data_type() == wanted {
         return Ok(Arc::clone(cells));
     }
-    let cast = arrow_cast::cast(cells, &wanted).map_err(|e| e.to_string())?;
+    let cast = arrow_cast::cast(cells, wanted).map_err(|e| e.to_string())?;
     if cast.null_count() == cells.null_count() {
         Ok(cast)
     } else {
-        Err(format!("a value of type {} is no {}", cells.data_type(), field.ty))
+        Err(format!("a value of type {} is no {wanted}", cells.data_type()))
     }
 }
 

@@ -23,6 +23,8 @@ const HONOURED: &[&str] = &[
     "invariants",
     "rowTracking",
     "timestampNtz",
+    // Values of older files are cast to the column's type as they are read.
+    "typeWidening",
     "v2Checkpoint",
     // delta-rs lists it in every new table with deletion vectors; no column of ours is a variant.
     "variantType",
@@ -69,8 +71,6 @@ fn field_reason(field: &Field) -> Option<String> {
         "an identity"
     } else if asks("CURRENT_DEFAULT") {
         "a default"
-    } else if !field.nullable {
-        "NOT NULL"
     } else {
         return None;
     };
@@ -98,6 +98,8 @@ pub(crate) const MODE: &str = "millrace.mode";
 pub(crate) const UPSERT: &str = "upsert";
 pub(crate) const ENABLE_DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 const DELETION_VECTORS: &str = "deletionVectors";
+pub(crate) const ENABLE_TYPE_WIDENING: &str = "delta.enableTypeWidening";
+const TYPE_WIDENING: &str = "typeWidening";
 const TIMESTAMP_NTZ: &str = "timestampNtz";
 
 /// Refuses a table in which rows can not be replaced. `vectors`: they have to be marked by deletion vectors, which are not
@@ -157,6 +159,7 @@ fn needed(metadata: &Metadata, schema: &DeltaSchema) -> Vec<(&'static str, bool)
     let on = |name: &str| metadata.property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
     let features = [
         (on(ENABLE_DELETION_VECTORS), (DELETION_VECTORS, true)),
+        (on(ENABLE_TYPE_WIDENING), (TYPE_WIDENING, true)),
         (schema.needs_timestamp_ntz(), (TIMESTAMP_NTZ, true)),
     ];
     features.into_iter().filter(|(is_needed, _)| *is_needed).map(|(_, feature)| feature).collect()

@@ -128,6 +128,9 @@ impl Field {
     }
 }
 
+/// In a column's metadata: from which types it was widened.
+pub(crate) const TYPE_CHANGES: &str = "delta.typeChanges";
+
 /// The columns of a table, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DeltaSchema {
@@ -176,6 +179,11 @@ impl DeltaSchema {
     /// Delta's column names are told apart without regard to case.
     pub(crate) fn field_of_any_case(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|f| f.name.to_lowercase() == name.to_lowercase())
+    }
+
+    /// Whether a column has another type than older files have it in.
+    pub(crate) fn has_widened(&self) -> bool {
+        self.fields.iter().any(|f| f.metadata.contains_key(TYPE_CHANGES))
     }
 
     pub(crate) fn needs_timestamp_ntz(&self) -> bool {

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::Owner;
 use super::staging::Staging;
 use crate::config::{DeltaConfig, Mode};
+use crate::file::evolution::widened;
 use crate::file::layout::{Layout, Misfit};
 use crate::file::meta::MetaColumns;
 use crate::log::actions::{Action, Add, Format, Metadata};
-use crate::log::schema::DeltaSchema;
+use crate::log::schema::{DeltaSchema, Field};
 use crate::log::{Step, Table, TableState, features};
 use crate::positions::compare;
 use crate::upsert::index::KeyCache;
@@ -131,7 +132,8 @@ impl SinkTable {
         if let Some(layout) = known {
             return Ok(Ok(Arc::clone(layout)));
         }
-        let planned = Layout::plan(source, &mut self.schema, &self.partition_by, config.schema_evolution, meta)?;
+        let before = self.schema.clone();
+        let planned = Layout::plan(source, &mut self.schema, &self.partition_by, config, meta)?;
         if planned.is_ok() {
             self.set_key(source, config)?;
         }
@@ -141,6 +143,10 @@ impl SinkTable {
             }
             let layout = Arc::new(layout);
             self.layouts.push(Arc::clone(&layout));
+            let same = |field: &Field| self.schema.field(&field.name).is_some_and(|now| now.ty == field.ty);
+            if !before.fields.iter().all(same) {
+                self.retype()?;
+            }
             layout
         }))
     }
@@ -152,6 +158,16 @@ impl SinkTable {
     pub(crate) async fn finish(&mut self) -> Result<()> {
         self.staging.finish(&self.table).await
     }
+    /// The types of columns have changed: rows of a known form go another way from now on, and so do those of the cut that
+    /// wait for its end.
+    fn retype(&mut self) -> Result<()> {
+        self.layouts.clear();
+        match &mut self.upserts {
+            Some(upserts) => upserts.retype(&self.schema),
+            None => Ok(()),
+        }
+    }
+
 
     /// What the manifest of a snapshot says of this table; `None` where it has no rows.
     pub(crate) fn staged(&self, name: &TableName, cut: &Cut, owner: &Owner) -> Result<Option<StagedTable>> {
@@ -264,6 +280,9 @@ impl SinkTable {
         let upgrade = features::upgraded_protocol(&state.protocol, &metadata, &self.schema).map(Action::Protocol);
         let changed = (metadata != state.metadata).then_some(Action::MetaData(metadata));
         upgrade.into_iter().chain(changed).collect()
+        if self.schema.has_widened() {
+            metadata.configuration.insert(features::ENABLE_TYPE_WIDENING.into(), Some("true".into()));
+        }
     }
 
     /// Commits the owner's epoch, and creates the table where it is only a name: no commit of an earlier owner
@@ -301,13 +320,15 @@ impl SinkTable {
         if staged.positions.iter().all(has) {
             return Ok(());
         }
-        let wanted = DeltaSchema::parse(&self.table.place(), &staged.schema)?;
+        let place = self.table.place();
+        let wanted = DeltaSchema::parse(&place, &staged.schema)?;
         for field in wanted.fields {
-            match self.schema.field(&field.name) {
+            match self.schema.fields.iter_mut().find(|f| f.name == field.name) {
                 None => self.schema.fields.push(field),
-                Some(present) if present.ty == field.ty => {}
+                Some(present) if present.ty == field.ty => present.nullable |= field.nullable,
+                Some(present) if widened(&present.ty, &field.ty).as_ref() == Some(&field.ty) => *present = field,
                 Some(present) => {
-                    let (place, name) = (self.table.place(), &field.name);
+                    let name = &field.name;
                     let reason =
                         format!("{place}: column `{name}` is {} and the staged snapshot has {}", present.ty, field.ty);
                     return Err(Error::halt("sink.type_mismatch", reason)

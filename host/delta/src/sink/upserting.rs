@@ -28,12 +28,12 @@ impl DeltaSink {
     pub(super) fn write_rows(&mut self, name: TableName, layout: Arc<Layout>, batch: ChangeBatch) -> Result<()> {
         let table = self.tables.get_mut(&name).ok_or_else(|| Error::bug("an opened table is gone"))?;
         let upserts = table.upserts.as_mut().ok_or_else(|| Error::bug("a table without a key"))?;
-        let keyless = if batch.origin.snapshot {
-            upserts.check_keys(&layout, &batch)?
+        let unfit = if batch.origin.snapshot {
+            upserts.check_rows(&layout, &batch)?
         } else {
             upserts.push(&layout, batch.clone())?
         };
-        if let Some((changes, misfit)) = keyless {
+        for (changes, misfit) in unfit {
             let refused = batch.filter(&batch.changes.iter().map(|c| changes.contains(c)).collect())?;
             self.refuse_rows(refused, misfit)?;
         }
@@ -242,9 +242,8 @@ impl SinkTable {
                 upserts.compacted(&self.table, plan)?;
             }
         }
-        let form = Form { schema: &self.schema, partition_by: &self.partition_by, options: self.options };
         match &mut self.upserts {
-            Some(upserts) => upserts.start_compaction(&self.table, form, &owner.compaction_turn).await,
+            Some(upserts) => upserts.start_compaction(&self.table, self.options, &owner.compaction_turn).await,
             None => Ok(()),
         }
     }

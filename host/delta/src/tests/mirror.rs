@@ -15,97 +15,18 @@ use millrace_core::environment::Environment;
 use millrace_core::position::Order;
 use millrace_core::schema::{Column, ColumnType, Images, TableSchema};
 
+pub(super) use super::key_kinds::*;
 use super::support::*;
+use crate::config::DeltaConfig;
 use crate::file::reader::{FileReader, Rows};
 use crate::log::{Table, deletion_vectors};
 use crate::store::Store;
 
-/// SplitMix64.
-pub(super) struct Dice(pub u64);
-
-impl Dice {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
-
-/// What tells the rows apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyKind {
-    Long,
-    Text,
-    /// Text and integer.
-    Composite,
-    Uuid,
-    Decimal,
-    Date,
-    Timestamp,
-    Binary,
-    Boolean,
-}
-
-pub(super) const KEY_KINDS: [KeyKind; 9] = [
-    KeyKind::Long,
-    KeyKind::Text,
-    KeyKind::Composite,
-    KeyKind::Uuid,
-    KeyKind::Decimal,
-    KeyKind::Date,
-    KeyKind::Timestamp,
-    KeyKind::Binary,
-    KeyKind::Boolean,
-];
-
-impl KeyKind {
-    fn columns(self) -> Vec<Column> {
-        let one = |ty| vec![Column::new("k", ty).key()];
-        match self {
-            KeyKind::Long => one(ColumnType::Int64),
-            KeyKind::Text => one(ColumnType::Text),
-            KeyKind::Composite => {
-                vec![Column::new("k", ColumnType::Text).key(), Column::new("k2", ColumnType::Int32).key()]
-            }
-            KeyKind::Uuid => one(ColumnType::Uuid),
-            KeyKind::Decimal => one(ColumnType::Decimal { precision: 30, scale: 2 }),
-            KeyKind::Date => one(ColumnType::Date),
-            KeyKind::Timestamp => one(ColumnType::TimestampTz),
-            KeyKind::Binary => one(ColumnType::Binary),
-            KeyKind::Boolean => one(ColumnType::Boolean),
-        }
-    }
-
-    fn append(self, id: u64, column: usize, cells: &mut Cells) {
-        let spread = id as i64 * 7 - 50;
-        match cells {
-            Cells::Int64(c) => c.append_value(spread),
-            Cells::Int32(c) => c.append_value((id / 3) as i32),
-            Cells::Text(c) if self == KeyKind::Composite && column == 0 => c.append_value(format!("é{}", id % 3)),
-            Cells::Text(c) => c.append_value(format!("key {id}")),
-            Cells::Uuid(c) => c.append_value([id.to_be_bytes(), id.to_le_bytes()].concat()).unwrap(),
-            Cells::Decimal(c) => c.append_value(i128::from(spread) * 10_000_000_000_000_000_000),
-            Cells::Date(c) => c.append_value(spread as i32),
-            Cells::Timestamp(c) => c.append_value(spread * 1_000_001),
-            Cells::Binary(c) => c.append_value([0, (id >> 8) as u8, id as u8, 0]),
-            Cells::Boolean(c) => c.append_value(id.is_multiple_of(2)),
-            other => panic!("no key of {other:?}"),
-        }
-    }
-}
-
-/// `value`, `wide` and `region` of a row, and the position of its last change.
+/// `value`, `wide` and `region` of a row, what it has in columns that come and go (none: NULL), and the position of its last
+/// change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
+    pub extras: BTreeMap<Arc<str>, i64>,
     pub value: Option<String>,
     pub wide: String,
     pub region: String,
@@ -126,9 +47,21 @@ enum Cell<'a> {
     Unsent,
 }
 
+/// What changes about the columns of a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Evolves {
+    /// Columns come and go, and may be NULL at some time.
+    pub columns: bool,
+    /// Integers become long.
+    pub types: bool,
+}
+
 pub(super) struct Source {
     pub kind: KeyKind,
     pub schema: Arc<TableSchema>,
+    /// Every column that there ever was, as the table has it.
+    pub table: Arc<TableSchema>,
+    pub evolves: Evolves,
     pub mirror: Mirror,
     pub dice: Dice,
     /// Whether updates and deletes carry whole rows before the change.
@@ -148,7 +81,63 @@ impl Source {
         let images = if full { Images::Full } else { Images::Key };
         let schema = Arc::new(TableSchema::new(orders(), columns, images));
         let keys = if kind == KeyKind::Boolean { 2 } else { 40 };
-        Self { kind, schema, mirror: Mirror::default(), dice, full, keys, region: "r" }
+        let table = Arc::clone(&schema);
+        let evolves = Evolves::default();
+        Self { kind, schema, table, evolves, mirror: Mirror::default(), dice, full, keys, region: "r" }
+    }
+
+    /// With a column `n0` that is NOT NULL; more come and go.
+    pub(super) fn evolving(mut self, evolves: Evolves) -> Self {
+        self.evolves = evolves;
+        self.add_column(Column::new("n0", ColumnType::Int32).not_null());
+        self
+    }
+
+    fn add_column(&mut self, column: Column) {
+        for schema in [&mut self.schema, &mut self.table] {
+            Arc::make_mut(schema).columns.push(column.clone());
+        }
+    }
+
+    /// The first of the columns that come and go.
+    fn first_extra(&self) -> usize {
+        self.kind.columns().len() + 3
+    }
+
+    /// A column comes, goes, grows or may be NULL; what follows has the new form.
+    fn evolve(&mut self) {
+        let extras = self.schema.columns.len() - self.first_extra();
+        let chosen = (extras > 0).then(|| self.first_extra() + self.dice.below(extras as u64) as usize);
+        match (self.dice.below(4), chosen) {
+            (0, Some(column)) if self.evolves.types => {
+                let name = Arc::clone(&self.schema.columns[column].name);
+                for schema in [&mut self.schema, &mut self.table] {
+                    let of_name = Arc::make_mut(schema).columns.iter_mut().filter(|c| c.name == name);
+                    of_name.for_each(|c| c.ty = ColumnType::Int64);
+                }
+            }
+            (1, Some(column)) => Arc::make_mut(&mut self.schema).columns[column].nullable = true,
+            (2, Some(column)) => drop(Arc::make_mut(&mut self.schema).columns.remove(column)),
+            _ => self.add_column(Column::new(format!("n{}", self.table.columns.len()), ColumnType::Int32)),
+        }
+    }
+
+    /// New values in the columns that there are now.
+    fn fresh_extras(&mut self) -> BTreeMap<Arc<str>, i64> {
+        let dice = &mut self.dice;
+        let extras = &self.schema.columns[self.kind.columns().len() + 3..];
+        extras
+            .iter()
+            .filter_map(|column| {
+                let is_long = column.ty == ColumnType::Int64;
+                let value = dice.below(if is_long { 1 << 40 } else { 1 << 20 }) as i64;
+                (!column.nullable || !dice.one_in(4)).then(|| (Arc::clone(&column.name), value))
+            })
+            .collect()
+    }
+
+    fn has_extra(&self, name: &str) -> bool {
+        self.schema.columns[self.first_extra()..].iter().any(|c| *c.name == *name)
     }
 
     pub(super) fn with_keys(mut self, keys: u64) -> Self {
@@ -164,12 +153,21 @@ impl Source {
 
     /// What would come next, without that it does.
     pub(super) fn clone_of(&self) -> Self {
-        Self { schema: Arc::clone(&self.schema), mirror: self.mirror.clone(), dice: Dice(self.dice.0), ..*self }
+        let (schema, table) = (Arc::clone(&self.schema), Arc::clone(&self.table));
+        Self { schema, table, mirror: self.mirror.clone(), dice: Dice(self.dice.0), ..*self }
     }
 
-    fn image(&self, rows: &mut RowsBuilder, kind: ChangeType, id: u64, cells: [Cell<'_>; 3]) {
+    /// `extras`: `None` for columns that were not sent.
+    fn image(
+        &self,
+        rows: &mut RowsBuilder,
+        kind: ChangeType,
+        id: u64,
+        cells: [Cell<'_>; 3],
+        extras: Option<&BTreeMap<Arc<str>, i64>>,
+    ) {
         rows.begin_row(kind);
-        let keys = self.schema.columns.len() - cells.len();
+        let keys = self.first_extra() - cells.len();
         for column in 0..keys {
             self.kind.append(id, column, &mut rows.column(column).cells);
         }
@@ -179,6 +177,16 @@ impl Source {
                 (Cell::Text(text), Cells::Text(cells)) => cells.append_value(text),
                 (Cell::Null, _) => builder.append_null(),
                 _ => builder.append_unavailable(),
+            }
+        }
+        let names: Vec<Arc<str>> = rows.schema().columns.iter().map(|c| Arc::clone(&c.name)).collect();
+        for (column, name) in names.iter().enumerate().skip(self.first_extra()) {
+            let builder = rows.column(column);
+            match (extras.map(|extras| extras.get(name)), &mut builder.cells) {
+                (Some(Some(value)), Cells::Int32(cells)) => cells.append_value(*value as i32),
+                (Some(Some(value)), Cells::Int64(cells)) => cells.append_value(*value),
+                (Some(_), _) => builder.append_null(),
+                (None, _) => builder.append_unavailable(),
             }
         }
     }
@@ -195,7 +203,9 @@ impl Source {
         rows.begin_change(position, self.mirror.commit * 1_000);
         let id = self.dice.below(self.keys);
         let region = format!("{}{}", self.region, self.dice.below(3));
+        let extras = self.fresh_extras();
         let fresh = |dice: &mut Dice| Row {
+            extras: extras.clone(),
             value: (!dice.one_in(4)).then(|| format!("v{}", dice.below(1_000))),
             wide: format!("wide {} {}", dice.below(1_000_000), "x".repeat(50)),
             region: region.clone(),
@@ -205,14 +215,14 @@ impl Source {
             let row = fresh(&mut self.dice);
             // An upsert without a preimage is what some sources send for an insert as well.
             let kind = if self.dice.one_in(4) { ChangeType::UpdatePostimage } else { ChangeType::Insert };
-            self.image(rows, kind, id, Self::whole(&row));
+            self.image(rows, kind, id, Self::whole(&row), Some(&row.extras));
             self.mirror.rows.insert(id, row);
             return;
         };
         match self.dice.below(10) {
             0..=1 => {
                 let cells = if self.full { Self::whole(&before) } else { [Cell::Unsent, Cell::Unsent, Cell::Unsent] };
-                self.image(rows, ChangeType::Delete, id, cells);
+                self.image(rows, ChangeType::Delete, id, cells, self.full.then_some(&before.extras));
                 self.mirror.rows.remove(&id);
             }
             2..=3 => self.change_key(rows, id, before, position),
@@ -225,8 +235,12 @@ impl Source {
                 if keep_region {
                     row.region.clone_from(&before.region);
                 }
+                let keep_extras = !self.full && self.dice.one_in(3);
+                if keep_extras {
+                    row.extras = self.kept_extras(&before);
+                }
                 if self.full {
-                    self.image(rows, ChangeType::UpdatePreimage, id, Self::whole(&before));
+                    self.image(rows, ChangeType::UpdatePreimage, id, Self::whole(&before), Some(&before.extras));
                 }
                 let mut cells = Self::whole(&row);
                 if keep_wide {
@@ -235,21 +249,29 @@ impl Source {
                 if keep_region && !self.full {
                     cells[2] = Cell::Unsent;
                 }
-                self.image(rows, ChangeType::UpdatePostimage, id, cells);
+                let extras = (!keep_extras).then_some(&row.extras);
+                self.image(rows, ChangeType::UpdatePostimage, id, cells, extras);
                 self.mirror.rows.insert(id, row);
             }
         }
+    }
+
+    /// What a row has in the columns that there still are.
+    fn kept_extras(&self, row: &Row) -> BTreeMap<Arc<str>, i64> {
+        let kept = row.extras.iter().filter(|(name, _)| self.has_extra(name));
+        kept.map(|(name, value)| (Arc::clone(name), *value)).collect()
     }
 
     fn change_key(&mut self, rows: &mut RowsBuilder, id: u64, before: Row, position: Order) {
         let free = (0..50).map(|_| self.dice.below(self.keys)).find(|k| !self.mirror.rows.contains_key(k));
         let to = free.unwrap_or(id);
         let pre = if self.full { Self::whole(&before) } else { [Cell::Unsent, Cell::Unsent, Cell::Unsent] };
-        self.image(rows, ChangeType::UpdatePreimage, id, pre);
-        let row = Row { value: Some(format!("moved {}", position.commit())), position, ..before };
+        self.image(rows, ChangeType::UpdatePreimage, id, pre, self.full.then_some(&before.extras));
+        let extras = self.kept_extras(&before);
+        let row = Row { extras, value: Some(format!("moved {}", position.commit())), position, ..before };
         let mut cells = Self::whole(&row);
         cells[1] = Cell::Unsent;
-        self.image(rows, ChangeType::UpdatePostimage, to, cells);
+        self.image(rows, ChangeType::UpdatePostimage, to, cells, self.full.then_some(&row.extras));
         self.mirror.rows.remove(&id);
         self.mirror.rows.insert(to, row);
     }
@@ -261,6 +283,9 @@ impl Source {
         while left > 0 {
             let size = (1 + self.dice.below(20)).min(left);
             left -= size;
+            if self.evolves.columns && self.dice.one_in(8) {
+                self.evolve();
+            }
             let mut rows = RowsBuilder::new(source(), Arc::clone(&self.schema), false, 64).unwrap();
             for _ in 0..size {
                 self.change(&mut rows);
@@ -292,28 +317,28 @@ impl Source {
         for (place, id) in ids.into_iter().enumerate() {
             let position = Order([self.mirror.commit, 0, place as i64 + 1, 0]);
             rows.begin_change(position, 0);
-            if let Some(row) = self.mirror.rows.get_mut(&id) {
-                row.position = position;
-            }
-            let row = self.mirror.rows[&id].clone();
-            self.image(&mut rows, ChangeType::Insert, id, Self::whole(&row));
+            let mut row = self.mirror.rows[&id].clone();
+            row.position = position;
+            row.extras = self.kept_extras(&row);
+            self.image(&mut rows, ChangeType::Insert, id, Self::whole(&row), Some(&row.extras));
+            self.mirror.rows.insert(id, row);
         }
         rows.finish().unwrap()
     }
 
     /// What the table must hold: key columns, value, wide, region and position as text, sorted.
     pub(super) fn expected(&self) -> Vec<Vec<String>> {
-        let mut rows = RowsBuilder::new(source(), Arc::clone(&self.schema), false, 1_000).unwrap();
+        let mut rows = RowsBuilder::new(source(), Arc::clone(&self.table), false, 1_000).unwrap();
         rows.begin_change(Order::START, 0);
         for (id, row) in &self.mirror.rows {
-            self.image(&mut rows, ChangeType::Insert, *id, Self::whole(row));
+            self.image(&mut rows, ChangeType::Insert, *id, Self::whole(row), Some(&row.extras));
         }
         let Some(batch) = rows.finish().unwrap() else { return Vec::new() };
         let meta = crate::file::meta::MetaColumns { change_type: false, unavailable: false };
         let mut table = Default::default();
-        let layout = crate::file::layout::Layout::plan(&self.schema, &mut table, &[], Default::default(), meta);
+        let layout = crate::file::layout::Layout::plan(&self.table, &mut table, &[], &DeltaConfig::new("/l"), meta);
         let batch = layout.unwrap().unwrap().convert(&batch).unwrap();
-        let columns = &batch.columns()[..self.schema.columns.len()];
+        let columns = &batch.columns()[..self.table.columns.len()];
         let positions = self.mirror.rows.values().map(|row| row.position.to_sortable());
         let text = |(at, position)| columns.iter().map(|c| shown(c, at)).chain([position]).collect();
         let mut texts: Vec<Vec<String>> = positions.enumerate().map(text).collect();
@@ -322,7 +347,7 @@ impl Source {
     }
 
     pub(super) fn names(&self) -> Vec<&str> {
-        self.schema.columns.iter().map(|c| &*c.name).chain(["_millrace_position"]).collect()
+        self.table.columns.iter().map(|c| &*c.name).chain(["_millrace_position"]).collect()
     }
 }
 
@@ -399,12 +424,17 @@ def polar(name):
     if types[name] == "BLOB": column = column.bin.encode("hex").str.to_uppercase()
     if types[name].startswith("TIMESTAMP"): column = column.dt.epoch("us")
     return column.cast(polars.String).fill_null("NULL")
+count = c.execute(f"select count(*) from delta_scan('{path}')").fetchone()[0]
+if any("typeWidening" in open(f).read() for f in glob.glob(path + "/_delta_log/*.json")):
+    # The others refuse such a table.
+    print(json.dumps({"duckdb": duck, "count": count}))
+    sys.exit()
 texts = ", ".join(f"{fusion(n)} c{i}" for i, n in enumerate(names))
 answer = QueryBuilder().register("t", DeltaTable(path)).execute(f"select {texts} from t").read_all()
 rows = zip(*(answer[f"c{i}"].to_pylist() for i in range(len(names))))
 print(json.dumps({
     "duckdb": duck,
-    "count": c.execute(f"select count(*) from delta_scan('{path}')").fetchone()[0],
+    "count": count,
     "deltalake": sorted(list(r) for r in rows),
     "polars": sorted(list(r) for r in polars.read_delta(path).select([polar(n) for n in names]).rows()),
 }))
@@ -415,7 +445,11 @@ pub(super) fn by_others(path: &Path, names: &[&str]) -> Option<BTreeMap<String, 
     let python = python()?;
     let path = path.display().to_string();
     let args: Vec<&str> = std::iter::once(path.as_str()).chain(names.iter().copied()).collect();
-    let mut answer: serde_json::Value = serde_json::from_str(&run_python(&python, READ, &args)).unwrap();
+    let said = run_python(&python, READ, &args);
+    // DuckDB's kernel warns on the standard output.
+    let (warnings, answer) = said.trim_end().rsplit_once('\n').unwrap_or(("", said.trim_end()));
+    eprint!("{warnings}");
+    let mut answer: serde_json::Value = serde_json::from_str(answer).unwrap();
     let count = answer.as_object_mut().unwrap().remove("count").unwrap();
     assert_eq!(
         count.as_u64().unwrap() as usize,

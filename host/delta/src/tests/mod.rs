@@ -1,9 +1,11 @@
 //! The sink as a whole, on real files.
 
+mod evolution;
 mod exactly_once;
 mod faults;
 mod foreign;
 mod mirror;
+mod key_kinds;
 mod modes;
 mod readers;
 mod s3;

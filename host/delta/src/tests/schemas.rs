@@ -73,7 +73,7 @@ async fn the_policies_leave_new_columns_out_or_stop() {
     let mut sink = lake.sink();
     fenced(&mut sink, 3, &[orders()]).await;
     let error = put_as(&mut sink, &wider(), 3).await.unwrap_err();
-    assert_eq!((error.kind, error.code), (Kind::Halt, "sink.schema_changed"));
+    assert_eq!((error.kind, error.code), (Kind::HaltTable, "sink.schema_changed"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,7 +60,7 @@ fn end_of(batch: &ChangeBatch) -> Cut {
     cut_of(&[(batch.origin.source.clone(), last)])
 }
 
-async fn commit(sink: &mut DeltaSink, batch: ChangeBatch) -> Prepared {
+pub(super) async fn commit(sink: &mut DeltaSink, batch: ChangeBatch) -> Prepared {
     let cut = end_of(&batch);
     sink.write(batch).await.unwrap();
     let prepared = sink.prepare(&cut).await.unwrap();

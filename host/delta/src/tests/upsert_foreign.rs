@@ -152,7 +152,7 @@ async fn a_table_without_deletion_vectors_is_refused_unless_they_may_be_turned_o
         let commit = std::fs::read_to_string(table.join("_delta_log/00000000000000000001.json")).unwrap();
         let turned_on = [r#""protocol""#, r#""deletionVectors""#, r#""delta.enableDeletionVectors":"true""#];
         assert!(turned_on.iter().all(|text| commit.contains(text) == vectors), "{commit}");
-        assert_eq!(commit.contains("deletion_vector"), vectors, "{commit}");
+        assert_eq!(commit.contains(r#""deletionVector":"#), vectors, "{commit}");
         for (reader, theirs) in by_others(&table, &["id", "note"]).unwrap() {
             assert_eq!(theirs, [["1", "a"], ["2", "one"]], "{reader}");
         }

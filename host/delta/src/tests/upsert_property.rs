@@ -8,6 +8,11 @@ use millrace_core::sink::Sink;
 
 use super::mirror::*;
 use super::support::*;
+use crate::config::{SchemaChange, SchemaEvolution, SchemaRule};
+use crate::file::layout::Layout;
+use crate::file::meta::MetaColumns;
+use crate::file::types::conversion;
+use crate::log::schema::DeltaSchema;
 use crate::sink::DeltaSink;
 
 fn cut(last: Order) -> Cut {
@@ -42,7 +47,43 @@ impl Run {
         if source.dice.one_in(3) {
             lake.config.index_memory = 1 << 20;
         }
-        Self { lake, source, epoch: 0 }
+        if source.dice.one_in(2) {
+            let types = source.dice.one_in(2);
+            source = source.evolving(Evolves { columns: true, types });
+            let evolve = |change| SchemaRule {
+                changes: vec![change],
+                columns: vec!["public.orders.n*".into()],
+                policy: SchemaEvolution::Evolve,
+            };
+            lake.config.schema_rules.extend(types.then(|| evolve(SchemaChange::ChangeType)));
+        }
+        let mut run = Self { lake, source, epoch: 0 };
+        if run.source.evolves.columns && run.source.dice.one_in(2) {
+            run.lake.config.upgrade_protocol = true;
+            run.make_by_others();
+        }
+        run
+    }
+
+    /// The table is there before us, and `n0` is NOT NULL in it.
+    fn make_by_others(&self) {
+        let meta = MetaColumns { change_type: false, unavailable: false };
+        let mut schema = DeltaSchema::default();
+        let partition_by = &self.lake.config.partition_by;
+        Layout::plan(&self.source.schema, &mut schema, partition_by, &self.lake.config, meta).unwrap().unwrap();
+        schema.fields.retain(|f| !f.name.starts_with(crate::META_PREFIX));
+        schema.fields.iter_mut().filter(|f| f.name == "n0").for_each(|f| f.nullable = false);
+        let metadata = serde_json::json!({ "metaData": {
+            "id": "5b0dd3b2-7d6b-4f1c-8d5e-0c9d6b1f6b1e",
+            "format": { "provider": "parquet", "options": {} },
+            "schemaString": schema.to_text(),
+            "partitionColumns": partition_by,
+            "configuration": {},
+        }});
+        let protocol = serde_json::json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 }});
+        let log = self.lake.path("public/orders/_delta_log");
+        std::fs::create_dir_all(&log).unwrap();
+        std::fs::write(log.join(format!("{:020}.json", 0)), format!("{protocol}\n{metadata}\n")).unwrap();
     }
 
     async fn start(&mut self) -> DeltaSink {
@@ -70,7 +111,7 @@ impl Run {
         names.sort();
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
         let mut present: BTreeMap<String, serde_json::Value> = BTreeMap::new();
-        let mut protocols = 0;
+        let (mut protocol, mut metadata) = (serde_json::Value::Null, serde_json::Value::Null);
         for name in names {
             let text = std::fs::read_to_string(&name).unwrap();
             let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -99,18 +140,38 @@ impl Run {
                 );
                 assert!(present.insert(path, vector.clone()).is_none(), "an entry replaces another one");
             }
-            for protocol in lines.iter().map(|l| &l["protocol"]).filter(|p| !p.is_null()) {
-                protocols += 1;
-                let versions = (protocol["minReaderVersion"].as_i64(), protocol["minWriterVersion"].as_i64());
-                if self.lake.config.deletion_vectors {
-                    assert_eq!(versions, (Some(3), Some(7)));
-                    assert_eq!(protocol["readerFeatures"], serde_json::json!(["deletionVectors"]));
-                } else {
-                    assert_eq!(versions, (Some(1), Some(2)));
+            for line in lines {
+                for (name, newest) in [("protocol", &mut protocol), ("metaData", &mut metadata)] {
+                    if !line[name].is_null() {
+                        newest.clone_from(&line[name]);
+                    }
                 }
             }
         }
-        assert_eq!(protocols, 1);
+        self.check_form(&protocol, &metadata);
+    }
+
+    /// The table asks of its readers what it needs and nothing more, and its columns followed those of the source.
+    fn check_form(&self, protocol: &serde_json::Value, metadata: &serde_json::Value) {
+        let schema = DeltaSchema::parse("t", metadata["schemaString"].as_str().unwrap()).unwrap();
+        let features: Vec<&str> =
+            [(self.lake.config.deletion_vectors, "deletionVectors"), (schema.has_widened(), "typeWidening")]
+                .into_iter()
+                .filter_map(|(is_needed, name)| is_needed.then_some(name))
+                .collect();
+        let listed: Vec<&str> =
+            protocol["readerFeatures"].as_array().into_iter().flatten().filter_map(|f| f.as_str()).collect();
+        assert_eq!(listed, features);
+        let versions = (protocol["minReaderVersion"].as_i64(), protocol["minWriterVersion"].as_i64());
+        assert_eq!(versions, if features.is_empty() { (Some(1), Some(2)) } else { (Some(3), Some(7)) });
+        for field in schema.fields.iter().filter(|f| !f.nullable) {
+            let column = self.source.schema.columns.iter().find(|c| *c.name == *field.name);
+            assert!(column.is_some_and(|c| !c.nullable), "`{}` may be NULL", field.name);
+        }
+        for column in &self.source.table.columns {
+            let field = schema.field(&column.name).unwrap();
+            assert!(conversion(&column.ty, &field.ty).is_some(), "`{}` is {}", field.name, field.ty);
+        }
     }
 
     /// Compactions in the log, and how many of them marked rows that went while they ran.
@@ -141,6 +202,7 @@ async fn sequence(kind: KeyKind, seed: u64, (keys, cuts): (u64, u64), lake: Lake
         // Rows that were there before: they come by a snapshot.
         let batches = run.source.batches(30);
         drop(batches);
+        run.source.table = std::sync::Arc::clone(&run.source.schema);
         if let Some(batch) = run.source.snapshot() {
             sink.write(batch).await.unwrap();
             let cut = snapshot_cut(Order::new(run.source.mirror.commit, 1));

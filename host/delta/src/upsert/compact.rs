@@ -17,7 +17,7 @@ use super::keys::SharedForm;
 use super::locate::{Target, note_keys};
 use super::rewrite::Input;
 use super::rows::NewFile;
-use super::{Form, Staged, Upserts, vectors};
+use super::{Options, Staged, Upserts, vectors};
 use crate::file::layout::Layout;
 use crate::file::partition::Key;
 use crate::file::writer::DataFile;
@@ -54,6 +54,8 @@ pub(super) struct Job {
     outcome: Outcome,
     /// The version at which columns or properties changed last, at the start.
     changed_at: u64,
+    /// By which it knows the new file's keys.
+    form: SharedForm,
 }
 
 impl std::fmt::Debug for Job {
@@ -81,13 +83,13 @@ impl Upserts {
     pub(crate) async fn start_compaction(
         &mut self,
         table: &Table,
-        form: Form<'_>,
+        options: Options,
         turn: &Arc<Semaphore>,
     ) -> Result<()> {
         let (None, Some(state), Some(target)) = (&self.job, table.state(), &mut self.target) else { return Ok(()) };
         let Some(files) = &state.files else { return Ok(()) };
         let all: Vec<Arc<Add>> = files.iter().cloned().collect();
-        let chosen = choose(&all, form.options.target_size, target);
+        let chosen = choose(&all, options.target_size, target);
         if chosen.is_empty() {
             return Ok(());
         }
@@ -99,8 +101,9 @@ impl Upserts {
         let work = Work {
             store: table.store().clone(),
             form: Arc::clone(&target.form),
-            fields: form.schema.fields.clone(),
-            partition_by: form.partition_by.to_vec(),
+            // Not those that the cut under way may add: they are not the table's yet.
+            fields: state.schema.fields.clone(),
+            partition_by: state.metadata.partition_columns.clone(),
             inputs,
             id: table.random_id(),
             now: table.now_millis(),
@@ -113,7 +116,8 @@ impl Upserts {
             *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
         };
         let task = table.environment().spawn("delta compaction", run.boxed());
-        self.job = Some(Job { _task: task, outcome, changed_at: state.changed_at });
+        let form = Arc::clone(&target.form);
+        self.job = Some(Job { _task: task, outcome, changed_at: state.changed_at, form });
         Ok(())
     }
 
@@ -122,7 +126,7 @@ impl Upserts {
     /// other files. The answer is to be committed, then handed to [`Upserts::compacted`].
     pub(crate) async fn plan_compaction(&mut self, table: &Table, vectors: bool) -> Result<Option<Staged>> {
         let Some(job) = &self.job else { return Ok(None) };
-        let changed_at = job.changed_at;
+        let (changed_at, form) = (job.changed_at, Arc::clone(&job.form));
         let Some(done) = job.outcome.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
         self.job = None;
         let done = done?;
@@ -130,7 +134,8 @@ impl Upserts {
         let files = state.files.as_ref();
         let present = |input: &Input| files.and_then(|f| f.get(&input.add.path)).cloned();
         let now: Option<Vec<Arc<Add>>> = done.inputs.iter().map(present).collect();
-        let Some(now) = now.filter(|_| changed_at == state.changed_at) else { return Ok(None) };
+        let same = changed_at == state.changed_at && Arc::ptr_eq(&form, &target.form);
+        let Some(now) = now.filter(|_| same) else { return Ok(None) };
         let unchanged = |(input, now): (&Input, &Arc<Add>)| input.add.deletion_vector == now.deletion_vector;
         if !vectors && !done.inputs.iter().zip(&now).all(unchanged) {
             return Ok(None);

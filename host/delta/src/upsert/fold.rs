@@ -8,9 +8,12 @@ use std::sync::Arc;
 
 use millrace_core::batch::{ChangeBatch, ChangeType};
 use millrace_core::position::{Order, SourceKey};
+use millrace_core::{Error, Result};
 
-use super::keys::Keys;
+use super::key_columns;
+use super::keys::{Keys, SharedForm};
 use crate::file::layout::Given;
+use crate::file::reader::in_type;
 use crate::log::schema::Field;
 
 /// A batch of the cut, in the table's types.
@@ -20,6 +23,22 @@ pub(crate) struct Part {
     pub batch: ChangeBatch,
     pub columns: Vec<Given>,
     pub keys: Keys,
+}
+
+impl Part {
+    /// Gives it the types that the table's columns have now. `form`: of the key, by those types.
+    pub(crate) fn retype(&mut self, fields: &[Field], form: &SharedForm) -> Result<()> {
+        for given in &mut self.columns {
+            let Some(field) = fields.iter().find(|f| f.name == given.name) else { continue };
+            given.cells = in_type(&given.cells, &field.ty.arrow()).map_err(Error::bug)?;
+        }
+        let without = std::mem::take(&mut self.keys.without);
+        self.keys = form.encode(&key_columns(form, &self.columns)?)?;
+        self.keys.without.extend(without);
+        self.keys.without.sort_unstable();
+        self.keys.without.dedup();
+        Ok(())
+    }
 }
 
 /// Changes that are letters.

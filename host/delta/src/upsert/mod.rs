@@ -31,7 +31,7 @@ use self::index::KeyCache;
 use self::keys::{KeyForm, Keys, SharedForm, can_be_key, form, shown};
 use self::locate::{Found, Target, Wanted};
 use self::rows::{Gathering, NewFile, Present, PresentRows};
-use crate::file::layout::{Layout, Misfit};
+use crate::file::layout::{Given, Layout, Misfit};
 use crate::file::partition;
 use crate::log::Table;
 use crate::log::actions::{Action, Add, Remove};
@@ -147,27 +147,39 @@ impl Upserts {
 
     fn target(&mut self) -> Result<&mut Target> {
         self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))
+            if let Some(before) = &mut self.target {
+                // What is known of its files is by the types that the key had.
+                before.keep(|_| false);
+            }
     }
 
-    /// Takes a batch of the cut under way. Answers the changes that can go nowhere, since a row of theirs has no key.
-    pub(crate) fn push(&mut self, layout: &Layout, batch: ChangeBatch) -> Result<Option<(Vec<u32>, Misfit)>> {
+    /// The types of the table's columns have changed under what was taken of the cut.
+    pub(crate) fn retype(&mut self, schema: &DeltaSchema) -> Result<()> {
+        let form = Arc::clone(&self.target()?.form);
+        self.parts.iter_mut().try_for_each(|part| part.retype(&schema.fields, &form))
+    }
+
+    /// Takes a batch of the cut under way. Answers the changes that can go nowhere: a row of theirs has no key,
+    /// or no value where the table wants one.
+    pub(crate) fn push(&mut self, layout: &Layout, batch: ChangeBatch) -> Result<Vec<(Vec<u32>, Misfit)>> {
         let columns = layout.cells(&batch)?;
         let form = Arc::clone(&self.target()?.form);
         let of_key = key_columns(&form, &columns)?;
         let mut keys = form.encode(&of_key)?;
         without_partition(&form, layout, &of_key, &mut keys)?;
-        let keyless = if batch.is_truncate() { None } else { keyless(&form, &of_key, &keys, &batch) };
+        let unfit = unfit(&form, layout, (&columns, &of_key, &keys), &batch);
         self.parts.push(Part { batch, columns, keys });
-        Ok(keyless)
+        Ok(unfit)
     }
 
     /// As [`Upserts::push`], of rows that are written as they come.
-    pub(crate) fn check_keys(&mut self, layout: &Layout, batch: &ChangeBatch) -> Result<Option<(Vec<u32>, Misfit)>> {
+    pub(crate) fn check_rows(&mut self, layout: &Layout, batch: &ChangeBatch) -> Result<Vec<(Vec<u32>, Misfit)>> {
         let form = Arc::clone(&self.target()?.form);
-        let of_key = key_columns(&form, &layout.cells(batch)?)?;
+        let columns = layout.cells(batch)?;
+        let of_key = key_columns(&form, &columns)?;
         let mut keys = form.encode(&of_key)?;
         without_partition(&form, layout, &of_key, &mut keys)?;
-        Ok(keyless(&form, &of_key, &keys, batch))
+        Ok(unfit(&form, layout, (&columns, &of_key, &keys), batch))
     }
 
     /// The batches of the cut under way.
@@ -375,10 +387,22 @@ fn keyless(form: &KeyForm, of_key: &[ArrayRef], keys: &Keys, batch: &ChangeBatch
 }
 
 fn types_of(form: &KeyForm) -> Vec<(&str, &crate::log::schema::DeltaType)> {
+fn unfit(
+    form: &KeyForm,
+    layout: &Layout,
+    (columns, of_key, keys): (&[Given], &[ArrayRef], &Keys),
+    batch: &ChangeBatch,
+) -> Vec<(Vec<u32>, Misfit)> {
+    if batch.is_truncate() {
+        return Vec::new();
+    }
+    keyless(form, of_key, keys, batch).into_iter().chain(layout.nulls(columns, batch)).collect()
+}
+
     form.fields.iter().map(|f| (f.name.as_str(), &f.ty)).collect()
 }
 
-fn key_columns(form: &SharedForm, columns: &[crate::file::layout::Given]) -> Result<Vec<ArrayRef>> {
+fn key_columns(form: &SharedForm, columns: &[Given]) -> Result<Vec<ArrayRef>> {
     let cells = |field: &crate::log::schema::Field| columns.iter().find(|c| c.name == field.name);
     form.fields
         .iter()
