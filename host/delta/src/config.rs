@@ -95,6 +95,9 @@ pub struct DeltaConfig {
     /// written anew in the same commit (copy-on-write), for readers without deletion vectors.
     #[serde(default = "defaults::deletion_vectors")]
     pub deletion_vectors: bool,
+    /// Of mode `upsert`: write what each commit changed, row by row, beside the table too (Delta's change data feed).
+    #[serde(default)]
+    pub change_data_feed: bool,
     /// Turn on, in tables that are there, what the settings ask for and their readers may not know: deletion vectors. New
     /// tables have it from the start.
     #[serde(default)]
@@ -116,12 +119,12 @@ pub struct DeltaConfig {
     /// When the columns of a source table change: `exception`, `evolve`, `try_evolve`, `lenient` or `ignore`.
     #[serde(default)]
     pub schema_evolution: SchemaEvolution,
-    /// Hours that a new table's log keeps its commits (time travel). At least 1.
-    #[serde(default = "defaults::log_retention_hours")]
-    #[schemars(range(min = 1))]
     /// Other policies for some changes and columns; the first rule that fits counts.
     #[serde(default)]
     pub schema_rules: Vec<SchemaRule>,
+    /// Hours that a new table's log keeps its commits (time travel). At least 1.
+    #[serde(default = "defaults::log_retention_hours")]
+    #[schemars(range(min = 1))]
     pub log_retention_hours: u64,
     /// Hours that files which a new table no longer refers to are kept from vacuum. At least 1.
     #[serde(default = "defaults::deleted_file_retention_hours")]
@@ -178,17 +181,18 @@ impl DeltaConfig {
             index_memory: defaults::index_memory(),
             compaction: defaults::compaction(),
             deletion_vectors: defaults::deletion_vectors(),
+            change_data_feed: false,
             upgrade_protocol: false,
             vacuum: defaults::vacuum(),
             partition_by: Vec::new(),
             target_file_size: defaults::target_file_size(),
             checkpoint_interval: defaults::checkpoint_interval(),
             schema_evolution: SchemaEvolution::default(),
+            schema_rules: Vec::new(),
             log_retention_hours: defaults::log_retention_hours(),
             deleted_file_retention_hours: defaults::deleted_file_retention_hours(),
             s3: S3Config::default(),
         }
-            schema_rules: Vec::new(),
     }
 
     /// Everything that is wrong with it, without looking at the store.
@@ -219,10 +223,6 @@ impl DeltaConfig {
         problems
     }
 
-    fn key_problems(&self) -> Vec<Error> {
-        let problem = |why: String, hint: &str| Error::config("delta.key", why).hint(hint);
-        let mut problems = Vec::new();
-        if self.mode != Mode::Upsert && !self.key.is_empty() {
     /// What the file says of a change of a table's column.
     pub(crate) fn policy(&self, change: SchemaChange, table: &TableName, column: &str) -> SchemaEvolution {
         let name = format!("{table}.{column}");
@@ -233,6 +233,10 @@ impl DeltaConfig {
         self.schema_rules.iter().find(fits).map_or(self.schema_evolution, |rule| rule.policy)
     }
 
+    fn key_problems(&self) -> Vec<Error> {
+        let problem = |why: String, hint: &str| Error::config("delta.key", why).hint(hint);
+        let mut problems = Vec::new();
+        if self.mode != Mode::Upsert && !self.key.is_empty() {
             let hint = "set `mode: upsert`, or leave `key` out";
             problems.push(problem("`key` is of the mode `upsert` alone".into(), hint));
         }

@@ -16,6 +16,7 @@ use super::meta::{self, MetaColumns};
 use super::types::{Convert, conversion, convert, delta_type};
 use crate::config::DeltaConfig;
 use crate::log::schema::{DeltaSchema, DeltaType, Field};
+use crate::upsert::feed::RESERVED;
 
 /// Why rows of a schema can not go into the table: the changes become dead letters.
 #[derive(Clone, Debug)]
@@ -88,7 +89,8 @@ impl Layout {
         let mut names = Vec::with_capacity(source.columns.len());
         for (input, column) in source.columns.iter().enumerate() {
             let name = table_name_of(&column.name);
-            if let Some(misfit) = misnamed(&name, &column.name, &names, &evolving.schema) {
+            let reserved = config.change_data_feed && RESERVED.iter().any(|r| r.eq_ignore_ascii_case(&name));
+            if let Some(misfit) = misnamed(&name, &column.name, reserved, &names, &evolving.schema) {
                 return Ok(Err(misfit));
             }
             match evolving.column(&name, column)? {
@@ -243,9 +245,11 @@ fn arrow_field(field: &Field) -> ArrowField {
     ArrowField::new(&field.name, field.ty.arrow(), true)
 }
 
-fn misnamed(name: &str, column: &str, taken: &[String], table: &DeltaSchema) -> Option<Misfit> {
+fn misnamed(name: &str, column: &str, reserved: bool, taken: &[String], table: &DeltaSchema) -> Option<Misfit> {
     let reason = if name.starts_with(crate::META_PREFIX) {
         format!("column `{column}` has a name that is kept for millrace's own columns")
+    } else if reserved {
+        format!("column `{column}` has a name that is kept for the change data feed")
     } else if taken.iter().any(|t| t.to_lowercase() == name.to_lowercase()) {
         format!("column `{column}` and another one of the row are both `{name}` in the table")
     } else if let Some(other) = table.field_of_any_case(name).filter(|f| f.name != name) {

@@ -25,6 +25,9 @@ const ROW_GROUP_BYTES: usize = 32 << 20;
 /// Of an upload. S3 takes 10,000 parts of at least 5 MiB: files up to 80 GB.
 const PART_BYTES: usize = 8 << 20;
 
+/// The folder of the change data feed.
+pub(crate) const CHANGE_DATA: &str = "_change_data/";
+
 /// A data file of one partition with the columns of one layout.
 pub(crate) struct DataFile {
     store: Store,
@@ -65,6 +68,16 @@ impl DataFile {
     /// `id`: unique, 32 hexadecimal digits.
     pub(crate) fn create(store: &Store, layout: Arc<Layout>, key: Key, id: &str) -> Result<Self> {
         let path = format!("{}part-00000-{id}.c000.zstd.parquet", partition::folder(&layout, &key));
+        Self::at(store, layout, key, path)
+    }
+
+    /// A file of the change data feed. `id`: as of [`DataFile::create`].
+    pub(crate) fn of_changes(store: &Store, layout: Arc<Layout>, key: Key, id: &str) -> Result<Self> {
+        let path = format!("{CHANGE_DATA}{}cdc-00000-{id}.c000.zstd.parquet", partition::folder(&layout, &key));
+        Self::at(store, layout, key, path)
+    }
+
+    fn at(store: &Store, layout: Arc<Layout>, key: Key, path: String) -> Result<Self> {
         let options = ArrowWriterOptions::new().with_properties(properties()?).with_skip_arrow_metadata(true);
         let writer =
             ArrowWriter::try_new_with_options(Vec::new(), Arc::clone(&layout.arrow), options).map_err(parquet_bug)?;

@@ -157,6 +157,18 @@ impl Remove {
     }
 }
 
+/// A file of the change data feed: the rows that its commit changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Cdc {
+    /// Relative to the table, URL-encoded.
+    pub path: String,
+    pub partition_values: BTreeMap<String, Option<String>>,
+    pub size: u64,
+    /// Always false: the table's rows are elsewhere.
+    pub data_change: bool,
+}
+
 /// Where a deletion vector is
 /// (<https://github.com/delta-io/delta/blob/master/PROTOCOL.md#deletion-vector-descriptor-schema>).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,6 +203,7 @@ pub(crate) enum Action {
     Txn(Txn),
     Add(Add),
     Remove(Remove),
+    Cdc(Cdc),
 }
 
 /// The body of a commit: one action a line.

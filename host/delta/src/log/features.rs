@@ -99,6 +99,8 @@ pub(crate) const UPSERT: &str = "upsert";
 pub(crate) const ENABLE_DELETION_VECTORS: &str = "delta.enableDeletionVectors";
 const DELETION_VECTORS: &str = "deletionVectors";
 pub(crate) const ENABLE_TYPE_WIDENING: &str = "delta.enableTypeWidening";
+pub(crate) const ENABLE_CHANGE_DATA_FEED: &str = "delta.enableChangeDataFeed";
+const CHANGE_DATA_FEED: &str = "changeDataFeed";
 const TYPE_WIDENING: &str = "typeWidening";
 const TIMESTAMP_NTZ: &str = "timestampNtz";
 
@@ -130,8 +132,6 @@ pub(crate) fn check_upsertable(
     }
     let why = if on("delta.appendOnly") {
         "it sets `delta.appendOnly`".to_owned()
-    } else if !has_vectors && on("delta.enableChangeDataFeed") {
-        "it keeps a change data feed, to which files that are written anew would look like changes".to_owned()
     } else if protocol.writer_features.iter().flatten().any(|f| f == "rowTracking") {
         "it has the writer feature `rowTracking`".to_owned()
     } else if let Some(field) =
@@ -159,6 +159,7 @@ fn needed(metadata: &Metadata, schema: &DeltaSchema) -> Vec<(&'static str, bool)
     let on = |name: &str| metadata.property(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
     let features = [
         (on(ENABLE_DELETION_VECTORS), (DELETION_VECTORS, true)),
+        (on(ENABLE_CHANGE_DATA_FEED), (CHANGE_DATA_FEED, false)),
         (on(ENABLE_TYPE_WIDENING), (TYPE_WIDENING, true)),
         (schema.needs_timestamp_ntz(), (TIMESTAMP_NTZ, true)),
     ];

@@ -12,6 +12,7 @@ use super::checkpoint::file_retention_millis;
 use super::deletion_vectors;
 use super::load::{self, LOG};
 use crate::file::reader::location;
+use crate::file::writer::CHANGE_DATA;
 use crate::store::{Store, store_error};
 
 /// What was removed.
@@ -78,10 +79,12 @@ pub(crate) async fn remove(store: &Store, now: i64) -> Result<Removal> {
     Ok(removal)
 }
 
-/// The log, and what readers skip: folders and files that begin with `_` or `.`, less partitions.
+/// The log, and what readers skip: folders and files that begin with `_` or `.`, less partitions and the change data feed,
+/// which is kept as long as files that were removed.
 fn is_hidden(path: &Path) -> bool {
+    let feed = usize::from(path.as_ref().starts_with(CHANGE_DATA));
     path.as_ref().starts_with(LOG)
-        || path.parts().any(|part| {
+        || path.parts().skip(feed).any(|part| {
             let name = part.as_ref();
             (name.starts_with('_') && !name.contains('=')) || name.starts_with('.')
         })
@@ -116,7 +119,9 @@ mod tests {
     fn what_readers_skip_is_left_alone() {
         for (path, hidden) in [
             ("_delta_log/00000000000000000000.json", true),
-            ("_change_data/a.parquet", true),
+            ("_change_data/a.parquet", false),
+            ("_change_data/region=a/.part.crc", true),
+            ("_changes/a.parquet", true),
             ("region=a/.part.crc", true),
             ("_region=a/part.parquet", false),
             ("region=a/part.parquet", false),

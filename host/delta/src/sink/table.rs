@@ -77,6 +77,9 @@ pub(super) fn properties(config: &DeltaConfig) -> BTreeMap<String, Option<String
         if config.deletion_vectors {
             properties.insert(features::ENABLE_DELETION_VECTORS.into(), Some("true".into()));
         }
+        if config.change_data_feed {
+            properties.insert(features::ENABLE_CHANGE_DATA_FEED.into(), Some("true".into()));
+        }
     }
     properties
 }
@@ -114,7 +117,11 @@ impl SinkTable {
             layouts: Vec::new(),
             staging: Staging::default(),
             upserts: cache.map(|cache| Upserts::new(Arc::clone(cache))),
-            options: Options { target_size: config.target_file_size, deletion_vectors: config.deletion_vectors },
+            options: Options {
+                target_size: config.target_file_size,
+                deletion_vectors: config.deletion_vectors,
+                change_data_feed: config.change_data_feed,
+            },
             compaction: config.compaction,
             committed: 0,
         })
@@ -136,6 +143,10 @@ impl SinkTable {
         let planned = Layout::plan(source, &mut self.schema, &self.partition_by, config, meta)?;
         if planned.is_ok() {
             self.set_key(source, config)?;
+            let same = |field: &Field| self.schema.field(&field.name).is_some_and(|now| now.ty == field.ty);
+            if !before.fields.iter().all(same) {
+                self.retype()?;
+            }
         }
         Ok(planned.map(|layout| {
             if self.layouts.len() >= MAX_LAYOUTS {
@@ -143,21 +154,10 @@ impl SinkTable {
             }
             let layout = Arc::new(layout);
             self.layouts.push(Arc::clone(&layout));
-            let same = |field: &Field| self.schema.field(&field.name).is_some_and(|now| now.ty == field.ty);
-            if !before.fields.iter().all(same) {
-                self.retype()?;
-            }
             layout
         }))
     }
 
-    pub(crate) async fn encode(&mut self, layout: &Arc<Layout>, batch: &ChangeBatch, target: u64) -> Result<()> {
-        self.staging.encode(&self.table, layout, batch, target).await
-    }
-
-    pub(crate) async fn finish(&mut self) -> Result<()> {
-        self.staging.finish(&self.table).await
-    }
     /// The types of columns have changed: rows of a known form go another way from now on, and so do those of the cut that
     /// wait for its end.
     fn retype(&mut self) -> Result<()> {
@@ -168,6 +168,13 @@ impl SinkTable {
         }
     }
 
+    pub(crate) async fn encode(&mut self, layout: &Arc<Layout>, batch: &ChangeBatch, target: u64) -> Result<()> {
+        self.staging.encode(&self.table, layout, batch, target).await
+    }
+
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        self.staging.finish(&self.table).await
+    }
 
     /// What the manifest of a snapshot says of this table; `None` where it has no rows.
     pub(crate) fn staged(&self, name: &TableName, cut: &Cut, owner: &Owner) -> Result<Option<StagedTable>> {
@@ -273,6 +280,9 @@ impl SinkTable {
         if state.schema != self.schema || is_shell(state) {
             metadata.schema_string = self.schema.to_text();
         }
+        if self.schema.has_widened() {
+            metadata.configuration.insert(features::ENABLE_TYPE_WIDENING.into(), Some("true".into()));
+        }
         if metadata.configuration.remove(SHELL).is_some() {
             metadata.partition_columns.clone_from(&self.partition_by);
         }
@@ -280,9 +290,6 @@ impl SinkTable {
         let upgrade = features::upgraded_protocol(&state.protocol, &metadata, &self.schema).map(Action::Protocol);
         let changed = (metadata != state.metadata).then_some(Action::MetaData(metadata));
         upgrade.into_iter().chain(changed).collect()
-        if self.schema.has_widened() {
-            metadata.configuration.insert(features::ENABLE_TYPE_WIDENING.into(), Some("true".into()));
-        }
     }
 
     /// Commits the owner's epoch, and creates the table where it is only a name: no commit of an earlier owner

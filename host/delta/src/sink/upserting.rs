@@ -16,9 +16,10 @@ use super::{DeltaSink, Held, Owner};
 use crate::config::DeltaConfig;
 use crate::file::layout::{Layout, Misfit, table_name_of};
 use crate::log::actions::{Action, Metadata};
+use crate::log::features::ENABLE_CHANGE_DATA_FEED;
 use crate::log::{Step, TableState};
 use crate::positions::{AppIds, compare};
-use crate::upsert::{Form, KEY, Refused, Staged, Upserts};
+use crate::upsert::{Form, KEY, Options, Refused, Staged, Upserts};
 
 /// Plans of one cut for one table. Others who change its files more often than that leave no room for us.
 const MAX_PLANS: usize = 20;
@@ -155,6 +156,15 @@ impl SinkTable {
         if found.is_empty() && has_rows { Feeders::Others } else { Feeders::These(found) }
     }
 
+    /// A table that keeps a feed by its own property gets it whatever the settings say.
+    fn options_now(&self) -> Options {
+        let state = self.table.state();
+        let keeps_feed = state.and_then(|s| s.metadata.property(ENABLE_CHANGE_DATA_FEED));
+        let change_data_feed =
+            self.options.change_data_feed || keeps_feed.is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        Options { change_data_feed, ..self.options }
+    }
+
     pub(super) async fn examine(&mut self, letters: &Refused) -> Result<Vec<Refusal>> {
         let feeders = self.feeders();
         let Some(upserts) = &mut self.upserts else { return Ok(Vec::new()) };
@@ -163,8 +173,9 @@ impl SinkTable {
 
     /// Writes what the commit will refer to.
     pub(super) async fn stage_rows(&mut self, cut: &Cut, letters: &Refused) -> Result<()> {
+        let options = self.options_now();
         let Some(upserts) = &mut self.upserts else { return Ok(()) };
-        let form = Form { schema: &self.schema, partition_by: &self.partition_by, options: self.options };
+        let form = Form { schema: &self.schema, partition_by: &self.partition_by, options };
         if cut.is_snapshot() {
             return if self.staging.is_empty() { Ok(()) } else { self.stage_snapshot().await };
         }
@@ -185,7 +196,8 @@ impl SinkTable {
             (Some(source), None) => self.feeders().are_only(source),
             _ => false,
         };
-        let form = Form { schema: &self.schema, partition_by: &self.partition_by, options: self.options };
+        let options = self.options_now();
+        let form = Form { schema: &self.schema, partition_by: &self.partition_by, options };
         let upserts = self.upserts.as_mut().ok_or_else(|| Error::bug("a table without a key"))?;
         upserts.stage_snapshot(&self.table, form, &self.staging.adds, (whole, self.staging.rows)).await
     }

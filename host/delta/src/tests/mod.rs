@@ -3,9 +3,10 @@
 mod evolution;
 mod exactly_once;
 mod faults;
+mod feed;
 mod foreign;
-mod mirror;
 mod key_kinds;
+mod mirror;
 mod modes;
 mod readers;
 mod s3;

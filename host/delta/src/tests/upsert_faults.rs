@@ -99,7 +99,7 @@ impl ObjectStore for Deadly {
 async fn dies(death: Death, puts: usize, seed: u64) -> bool {
     let mut lake = Lake::new(Mode::Upsert);
     lake.config.checkpoint_interval = 0;
-    lake.config.deletion_vectors = seed % 2 == 0;
+    lake.config.deletion_vectors = seed.is_multiple_of(2);
     let mut source_rows = Source::new(KeyKind::Composite, seed);
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;

@@ -6,6 +6,7 @@
 
 mod bounds;
 mod compact;
+pub(crate) mod feed;
 mod fold;
 pub(crate) mod index;
 pub(crate) mod keys;
@@ -25,6 +26,7 @@ use millrace_core::sink::Refusal;
 use millrace_core::{Error, Result};
 use roaring::RoaringTreemap;
 
+use self::feed::Feed;
 pub(crate) use self::fold::Refused;
 use self::fold::{Fate, Folded, Image, Part, Source, fold};
 use self::index::KeyCache;
@@ -34,7 +36,7 @@ use self::rows::{Gathering, NewFile, Present, PresentRows};
 use crate::file::layout::{Given, Layout, Misfit};
 use crate::file::partition;
 use crate::log::Table;
-use crate::log::actions::{Action, Add, Remove};
+use crate::log::actions::{Action, Add, Cdc, Remove};
 use crate::log::schema::DeltaSchema;
 
 /// One table's share of the cut under way, and what is known of the table from cut to cut.
@@ -68,6 +70,8 @@ struct Examined {
 pub(crate) struct Staged {
     pub adds: Vec<Add>,
     pub removes: Vec<Remove>,
+    /// Files of the change data feed.
+    pub changes: Vec<Cdc>,
     /// The version at which others changed files last, when this was planned.
     pub files_at: Option<u64>,
     /// Row images that it is made of.
@@ -80,7 +84,8 @@ impl Staged {
     /// Removes first: an entry is told from the one it replaces by its vector.
     pub(crate) fn actions(&self) -> impl Iterator<Item = Action> {
         let removes = self.removes.iter().cloned().map(Action::Remove);
-        removes.chain(self.adds.iter().cloned().map(Action::Add))
+        let adds = self.adds.iter().cloned().map(Action::Add);
+        removes.chain(adds).chain(self.changes.iter().cloned().map(Action::Cdc))
     }
 }
 
@@ -99,6 +104,8 @@ pub(crate) struct Options {
     pub target_size: u64,
     /// Rows that go are marked (merge-on-read); else their files are written anew (copy-on-write).
     pub deletion_vectors: bool,
+    /// What changed is written beside the table too.
+    pub change_data_feed: bool,
 }
 
 impl Upserts {
@@ -140,6 +147,10 @@ impl Upserts {
         self.key = wanted;
         let same = |target: &Target| types_of(&target.form) == types_of(&new);
         if !self.target.as_ref().is_some_and(same) {
+            if let Some(before) = &mut self.target {
+                // What is known of its files is by the types that the key had.
+                before.keep(|_| false);
+            }
             self.target = Some(Target::new(table.store().clone(), Arc::new(new), Arc::clone(&self.cache)));
         }
         Ok(())
@@ -147,10 +158,6 @@ impl Upserts {
 
     fn target(&mut self) -> Result<&mut Target> {
         self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))
-            if let Some(before) = &mut self.target {
-                // What is known of its files is by the types that the key had.
-                before.keep(|_| false);
-            }
     }
 
     /// The types of the table's columns have changed under what was taken of the cut.
@@ -277,7 +284,10 @@ impl Upserts {
             partition_by: form.partition_by,
         };
         let target = self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))?;
-        let new_files = gathering.write(table, &target.form, form.options.target_size).await?;
+        // Of a truncate readers see it by the files that go.
+        let wants_feed = form.options.change_data_feed && !examined.folded.truncated;
+        let mut feed = wants_feed.then(|| Feed::new(table, form));
+        let new_files = gathering.write(table, &target.form, form.options.target_size, feed.as_mut()).await?;
         let mut staged = Staged {
             adds: new_files.iter().map(|f| f.add.clone()).collect(),
             files_at: examined.files_at,
@@ -285,6 +295,10 @@ impl Upserts {
             new_files,
             ..Staged::default()
         };
+        if let Some(mut feed) = feed {
+            examined.feed(&mut feed).await?;
+            staged.changes = feed.finish().await?;
+        }
         if examined.folded.truncated {
             let files = table.state().and_then(|s| s.files.as_ref());
             let now = table.now_millis();
@@ -373,6 +387,18 @@ fn without_partition(form: &KeyForm, layout: &Layout, of_key: &[ArrayRef], keys:
     Ok(())
 }
 
+fn unfit(
+    form: &KeyForm,
+    layout: &Layout,
+    (columns, of_key, keys): (&[Given], &[ArrayRef], &Keys),
+    batch: &ChangeBatch,
+) -> Vec<(Vec<u32>, Misfit)> {
+    if batch.is_truncate() {
+        return Vec::new();
+    }
+    keyless(form, of_key, keys, batch).into_iter().chain(layout.nulls(columns, batch)).collect()
+}
+
 fn keyless(form: &KeyForm, of_key: &[ArrayRef], keys: &Keys, batch: &ChangeBatch) -> Option<(Vec<u32>, Misfit)> {
     let first = *keys.without.first()? as usize;
     let missing = form.fields.iter().zip(of_key).find(|(_, cells)| cells.is_null(first));
@@ -387,18 +413,6 @@ fn keyless(form: &KeyForm, of_key: &[ArrayRef], keys: &Keys, batch: &ChangeBatch
 }
 
 fn types_of(form: &KeyForm) -> Vec<(&str, &crate::log::schema::DeltaType)> {
-fn unfit(
-    form: &KeyForm,
-    layout: &Layout,
-    (columns, of_key, keys): (&[Given], &[ArrayRef], &Keys),
-    batch: &ChangeBatch,
-) -> Vec<(Vec<u32>, Misfit)> {
-    if batch.is_truncate() {
-        return Vec::new();
-    }
-    keyless(form, of_key, keys, batch).into_iter().chain(layout.nulls(columns, batch)).collect()
-}
-
     form.fields.iter().map(|f| (f.name.as_str(), &f.ty)).collect()
 }
 

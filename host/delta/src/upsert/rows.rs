@@ -7,9 +7,11 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow_select::interleave::interleave;
 use futures::TryStreamExt;
+use millrace_core::batch::ChangeType;
 use millrace_core::{Error, Result};
 use tokio::task::JoinSet;
 
+use super::feed::Feed;
 use super::fold::{At, Fate, Folded, Image, Part, Source, places};
 use super::index::FileKeys;
 use super::keys::SharedForm;
@@ -73,9 +75,20 @@ impl Gathering<'_> {
         })
     }
 
+    /// What the change data feed says of the row to be of a key.
+    fn kind(&self, key: u32) -> ChangeType {
+        if self.present.contains_key(&key) { ChangeType::UpdatePostimage } else { ChangeType::Insert }
+    }
+
     /// Writes the rows, sorted by partition and key; the files are durable when this answers. `target`: bytes at which a
-    /// file ends.
-    pub(crate) async fn write(&self, table: &Table, form: &SharedForm, target: u64) -> Result<Vec<NewFile>> {
+    /// file ends. `feed`: where the table keeps one.
+    pub(super) async fn write(
+        &self,
+        table: &Table,
+        form: &SharedForm,
+        target: u64,
+        mut feed: Option<&mut Feed<'_>>,
+    ) -> Result<Vec<NewFile>> {
         let stored = self.read_stored(table).await?;
         let gatherer = Gatherer::new(self, &stored);
         let rows: Vec<(u32, &Image)> = self.images().collect();
@@ -93,10 +106,15 @@ impl Gathering<'_> {
                 continue;
             };
             let sorted: Vec<(u32, &Image)> = group.iter().map(|at| rows[*at]).collect();
-            let mut writing = Writing::new(table, &layout, partition, &mut files);
+            let mut writing = Writing::new(table, &layout, partition.clone(), &mut files);
             for chunk in sorted.chunks(CHUNK_ROWS) {
                 let codes = chunk.iter().map(|(key, _)| form.code(&self.folded.keys[*key as usize]));
-                writing.write(&gatherer.batch(chunk, &layout)?, codes.zip(0..), target).await?;
+                let batch = gatherer.batch(chunk, &layout)?;
+                if let Some(feed) = &mut feed {
+                    let kinds: Vec<ChangeType> = chunk.iter().map(|(key, _)| self.kind(*key)).collect();
+                    feed.write(&partition, batch.columns(), &kinds).await?;
+                }
+                writing.write(&batch, codes.zip(0..), target).await?;
             }
             writing.finish().await?;
         }

@@ -6,18 +6,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
+use millrace_core::batch::ChangeType;
 use millrace_core::{Error, Result};
 use roaring::RoaringTreemap;
 
+use super::feed::Feed;
 use super::index::FileKeys;
 use super::locate::{Target, file_keys};
 use super::{Form, Staged, Upserts, report_duplicates, take_out};
 use crate::file::reader::{FileReader, Rows};
 use crate::log::Table;
-use crate::log::actions::{Add, Remove};
+use crate::log::actions::{Add, Cdc, Remove};
 
 /// Rows of two files that may have the same key: of the one that came earlier, and of the later one.
 type Pairs = Vec<(u32, u32)>;
+
+/// Rows that go, by the file's path.
+type Marked = BTreeMap<Arc<str>, (Arc<Add>, RoaringTreemap)>;
 
 impl Upserts {
     /// Plans the commit of a snapshot's files, made of `images`. `whole`: everything that the table has goes.
@@ -34,7 +39,7 @@ impl Upserts {
             state.and_then(|s| s.files.as_ref()).map_or(Vec::new(), |f| f.iter().cloned().collect());
         let new: Vec<Arc<Add>> = adds.iter().cloned().map(Arc::new).collect();
         let mut staged = Staged { files_at: state.map(|s| s.files_changed_at), images, ..Staged::default() };
-        let mut marked: BTreeMap<Arc<str>, (Arc<Add>, RoaringTreemap)> = BTreeMap::new();
+        let mut marked = Marked::new();
         let mut before: Vec<Arc<Add>> = if whole { Vec::new() } else { present.clone() };
         let mut repeated = 0;
         for file in &new {
@@ -52,6 +57,9 @@ impl Upserts {
         if whole {
             staged.removes.extend(present.iter().map(|add| Remove::of(add, now, true)));
         }
+        if form.options.change_data_feed && !whole {
+            staged.changes = feed(table, form, &new, &marked).await?;
+        }
         // A new file of which rows go is added once, with its vector, or written anew.
         let is_new = |path: &str| adds.iter().any(|a| a.path == path);
         staged.adds.extend(adds.iter().filter(|a| !marked.contains_key(a.path.as_str())).cloned());
@@ -65,7 +73,24 @@ impl Upserts {
     }
 }
 
-fn mark(marked: &mut BTreeMap<Arc<str>, (Arc<Add>, RoaringTreemap)>, add: &Arc<Add>, rows: Vec<u32>) {
+/// Rows of the table that go, and those that come. (Where all go, readers see it by the files.)
+async fn feed(table: &Table, form: Form<'_>, new: &[Arc<Add>], marked: &Marked) -> Result<Vec<Cdc>> {
+    let mut feed = Feed::new(table, form);
+    let is_new = |add: &Add| new.iter().any(|n| n.path == add.path);
+    for (add, rows) in marked.values().filter(|(add, _)| !is_new(add)) {
+        let rows: Vec<u32> = rows.iter().map(|row| row as u32).collect();
+        feed.stored(add, &rows, &vec![ChangeType::Delete; rows.len()]).await?;
+    }
+    for add in new {
+        let gone = marked.get(add.path.as_str()).map(|(_, rows)| rows);
+        let all = FileReader::open(table.store(), add).await?.rows() as u32;
+        let rows: Vec<u32> = (0..all).filter(|row| !gone.is_some_and(|g| g.contains(u64::from(*row)))).collect();
+        feed.stored(add, &rows, &vec![ChangeType::Insert; rows.len()]).await?;
+    }
+    feed.finish().await
+}
+
+fn mark(marked: &mut Marked, add: &Arc<Add>, rows: Vec<u32>) {
     if rows.is_empty() {
         return;
     }
