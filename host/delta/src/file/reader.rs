@@ -230,6 +230,57 @@ pub(crate) fn in_type(cells: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::schema::DeltaType;
+    use arrow_array::cast::AsArray;
+    use arrow_array::types::TimestampMicrosecondType;
+    use parquet::data_type::{Int96, Int96Type};
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    /// A file as Spark writes it by default: microseconds of days since 1970, in INT96.
+    fn int96(days: &[i64], micros: i64) -> Vec<u8> {
+        let schema = Arc::new(parse_message_type("message m { optional int96 t; }").unwrap());
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema, Default::default()).unwrap();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let values: Vec<Int96> = days
+            .iter()
+            .map(|day| {
+                let (nanos, julian) = (micros * 1_000, day + 2_440_588);
+                let mut value = Int96::new();
+                value.set_data(nanos as u32, (nanos >> 32) as u32, julian as u32);
+                value
+            })
+            .collect();
+        column.typed::<Int96Type>().write_batch(&values, Some(&vec![1; days.len()]), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+        writer.into_inner().unwrap()
+    }
+
+    #[tokio::test]
+    async fn timestamps_of_any_year_are_read_from_int96() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().display().to_string(), &Default::default()).unwrap();
+        let days = [-171_664, 0, 120_530];
+        let bytes = int96(&days, 5);
+        std::fs::write(folder.path().join("t.parquet"), &bytes).unwrap();
+        let add = Arc::new(Add {
+            path: "t.parquet".into(),
+            partition_values: Default::default(),
+            size: bytes.len() as u64,
+            modification_time: 0,
+            data_change: true,
+            stats: None,
+            tags: None,
+            deletion_vector: None,
+        });
+        let reader = FileReader::open(&store, &add).await.unwrap();
+        let fields = [Field::new("t", DeltaType::Timestamp)];
+        let batches: Vec<Vec<ArrayRef>> = reader.read(&fields, Rows::All).unwrap().try_collect().await.unwrap();
+        let found = batches[0][0].as_primitive::<TimestampMicrosecondType>().values().to_vec();
+        assert_eq!(found, days.map(|day| day * 86_400_000_000 + 5));
+    }
 
     #[test]
     fn neighbouring_rows_are_selected_together() {

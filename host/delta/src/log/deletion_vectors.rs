@@ -209,8 +209,15 @@ mod tests {
         let mut reader = Reader::default();
         assert_eq!(reader.read(&store, &add(written[0].clone())).await.unwrap(), one);
         assert_eq!(reader.read(&store, &add(written[1].clone())).await.unwrap(), two);
-        let off = DvDescriptor { cardinality: 4, ..written[0].clone() };
-        assert_eq!(reader.read(&store, &add(off)).await.unwrap_err().code, "table.damaged");
+        let right = written[0].clone();
+        for off in [
+            DvDescriptor { cardinality: 4, ..right.clone() },
+            DvDescriptor { size_in_bytes: right.size_in_bytes - 1, ..right.clone() },
+            DvDescriptor { size_in_bytes: right.size_in_bytes + 1, ..right.clone() },
+            DvDescriptor { offset: Some(2), ..right },
+        ] {
+            assert_eq!(reader.read(&store, &add(off.clone())).await.unwrap_err().code, "table.damaged", "{off:?}");
+        }
 
         let file = folder.path().join("a b/deletion_vector_00112233-4455-6677-8899-aabbccddeeff.bin");
         let mut bytes = std::fs::read(&file).unwrap();

@@ -3,7 +3,7 @@
 
 use millrace_core::{Error, Result};
 
-use super::actions::{Metadata, Protocol};
+use super::actions::{Add, Metadata, Protocol};
 use super::schema::{DeltaSchema, DeltaType, Field};
 use crate::file::meta::CHANGE_TYPE;
 
@@ -145,6 +145,31 @@ pub(crate) fn check_upsertable(
         .hint("remove that from the table, or give the pipeline another path"))
 }
 
+/// Refuses deletion vectors in a table that does not ask its readers to know them: some show the rows that are gone.
+///
+/// Errors: `log.damaged` (halt).
+pub(crate) fn check_vectors<'a>(
+    place: &str,
+    protocol: &Protocol,
+    mut adds: impl Iterator<Item = &'a Add>,
+) -> Result<()> {
+    let lists = |features: &Option<Vec<String>>| features.iter().flatten().any(|f| f == DELETION_VECTORS);
+    if lists(&protocol.reader_features) && lists(&protocol.writer_features) {
+        return Ok(());
+    }
+    match adds.find(|add| add.deletion_vector.is_some()) {
+        None => Ok(()),
+        Some(add) => Err(Error::halt(
+            "log.damaged",
+            format!(
+                "{place}: `{}` has a deletion vector, and the table's protocol does not list `deletionVectors`",
+                add.path
+            ),
+        )
+        .hint("another writer broke the table: readers see rows that are gone; restore an earlier version")),
+    }
+}
+
 /// Refuses to add changes to a table of current rows. Errors: `table.other_mode` (halt).
 pub(crate) fn check_appendable(place: &str, metadata: &Metadata) -> Result<()> {
     if metadata.property(MODE) != Some(UPSERT) {
@@ -243,6 +268,8 @@ mod tests {
         for (property, value, named) in [
             ("delta.setTransactionRetentionDuration", "interval 1 day", "setTransactionRetentionDuration"),
             ("delta.enableRowTracking", "true", "enableRowTracking"),
+            // A commit without its time bricks such a table for Spark.
+            ("delta.enableInCommitTimestamps", "true", "enableInCommitTimestamps"),
             ("delta.columnMapping.mode", "name", "columnMapping"),
             ("delta.constraints.positive", "c > 0", "delta.constraints.positive"),
         ] {

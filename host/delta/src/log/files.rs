@@ -120,6 +120,8 @@ mod tests {
             (vec![add("a", Some("y"))], vec![remove("a", None)]),
             (vec![add("a", Some("x"))], vec![remove("a", Some("x"))]),
         ];
+        let twice = Files::new(vec![add("a", None)]).apply("t", vec![add("a", None)], &[remove("a", None)]);
+        assert_eq!(twice.unwrap_err().code, "log.damaged");
         for (adds, removes) in cases {
             let error = Files::new(vec![add("a", Some("x"))]).apply("t", adds, &removes).unwrap_err();
             assert_eq!(error.code, "log.damaged");

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::TableState;
 use super::actions::{Entry, Remove, Txn};
 use super::checkpoint_files::{self, Checkpointed};
+use super::features;
 use super::files::Files;
 use super::kernel;
 use super::schema::DeltaSchema;
@@ -136,7 +137,9 @@ pub(crate) async fn newest(store: &Store, with_files: bool) -> Result<Option<Tab
     let snapshot = snapshot.map_err(|e| unreadable(&place, &e))?;
     let metadata: super::Metadata = translated(&place, snapshot.metadata())?;
     let schema = DeltaSchema::parse(&place, &metadata.schema_string)?;
-    let protocol = translated(&place, snapshot.protocol())?;
+    let protocol: super::Protocol = translated(&place, snapshot.protocol())?;
+    let adds = files.iter().flat_map(|files| files.iter()).map(|add| add.as_ref());
+    features::check_vectors(&place, &protocol, adds)?;
     Ok(Some(TableState {
         version,
         protocol,

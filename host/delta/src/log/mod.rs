@@ -70,6 +70,7 @@ impl TableState {
         for txn in entry.txns {
             self.txns.insert(txn.app_id.clone(), txn);
         }
+        features::check_vectors(&format!("{place}, version {version}"), &self.protocol, entry.adds.iter())?;
         let changes_files = !entry.adds.is_empty() || !entry.removes.is_empty();
         if changes_files && !ours {
             self.files_changed_at = version;

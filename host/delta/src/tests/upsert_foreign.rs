@@ -233,3 +233,49 @@ async fn row_groups_that_can_not_have_a_key_are_left_out_and_rows_are_counted_ri
     assert_eq!([has("20000"), has("39998"), has("399998")], [None; 3]);
     assert_eq!([has("150000"), has("150001"), has("19998")], [Some("n 75000"), Some("new"), Some("n 9999")]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletion_vectors_that_the_protocol_does_not_list_are_refused() {
+    let mut lake = Lake::new(Mode::Upsert);
+    let mut sink = lake.sink();
+    fenced(&mut sink, 1, &[]).await;
+    for changes in
+        [&[(1, Insert, Some(1), Some("a")), (2, Insert, Some(2), Some("b"))][..], &[(3, Delete, Some(1), None)]]
+    {
+        let cut = stage(&mut sink, changes).await;
+        sink.commit(&cut).await.unwrap();
+    }
+    let first = lake.path("public/orders/_delta_log").join(format!("{:020}.json", 0));
+    let text = std::fs::read_to_string(&first).unwrap();
+    let old = r#"{"protocol":{"minReaderVersion":1,"minWriterVersion":2}}"#;
+    let lines: Vec<&str> = text.lines().map(|l| if l.starts_with(r#"{"protocol""#) { old } else { l }).collect();
+    std::fs::write(&first, lines.join("\n")).unwrap();
+    for (vectors, upgrade) in [(true, false), (true, true), (false, false)] {
+        (lake.config.deletion_vectors, lake.config.upgrade_protocol) = (vectors, upgrade);
+        let error = lake.sink().fence(&claim(2, &[orders()])).await.unwrap_err();
+        assert_eq!((error.kind, error.code), (Kind::Halt, "log.damaged"), "{error}");
+        assert!(error.message.contains("deletionVectors"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_leaves_no_stale_checksum_beside_the_file_that_it_replaces() {
+    let mut lake = Lake::new(Mode::Upsert);
+    lake.config.checkpoint_interval = 1;
+    let log = lake.path("public/orders/_delta_log");
+    let stale = log.join("._last_checkpoint.crc");
+    let mut sink = lake.sink();
+    fenced(&mut sink, 1, &[]).await;
+    let cut = stage(&mut sink, &[(1, Insert, Some(1), Some("a"))]).await;
+    sink.commit(&cut).await.unwrap();
+    std::fs::write(&stale, "as Spark left it").unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    for at in 2.. {
+        let cut = stage(&mut sink, &[(at, Insert, Some(at), Some("b"))]).await;
+        sink.commit(&cut).await.unwrap();
+        if !stale.exists() {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "the checksum is of another file");
+    }
+}
