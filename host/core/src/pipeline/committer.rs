@@ -97,12 +97,7 @@ impl Committer<'_> {
     /// Takes one thing from the stages. Answers whether the source has ended.
     pub(super) async fn take(&mut self, passed: Passed) -> Result<bool> {
         match passed {
-            Passed::Rows(batch) => {
-                if let Some(batch) = self.hold_back(batch).await? {
-                    self.write(batch).await?;
-                }
-                Ok(false)
-            }
+            Passed::Rows(batch) => self.write(batch).await.map(|()| false),
             Passed::Letters(batch) => {
                 self.has_letters = true;
                 self.letters.write(batch).await.map(|()| false)
@@ -129,7 +124,7 @@ impl Committer<'_> {
     /// version and has to be finished by it (I4): then everything stops.
     async fn write(&mut self, batch: ChangeBatch) -> Result<()> {
         let (origin, first) = (Arc::clone(&batch.origin), batch.changes.first().copied());
-        let error = match self.sink.write(batch).await {
+        let error = match self.write_rows(batch).await {
             Err(error) if error.kind == Kind::HaltTable => error,
             answer => return answer,
         };
@@ -145,6 +140,14 @@ impl Committer<'_> {
         self.keeper.halt(&Halt { source, after: None, in_snapshot: origin.snapshot, error });
         self.write_record().await?;
         Err(reload)
+    }
+
+    /// Hands rows to the sink, less those that wait behind others.
+    pub(super) async fn write_rows(&mut self, batch: ChangeBatch) -> Result<()> {
+        match self.hold_back(batch).await? {
+            Some(batch) => self.sink.write(batch).await,
+            None => Ok(()),
+        }
     }
 
     /// The order of a cut (design, section 3): nothing here may change places.

@@ -99,8 +99,10 @@ async fn take(pipeline: &Pipeline, keeper: Keeper, wanted: &SourceKey) -> Result
                     return Ok(Taken { pending, counts });
                 }
                 Passed::HaltedInSnapshot(halt) => return Err(halt.error),
-                rows_or_letters => {
-                    committer.take(rows_or_letters).await?;
+                // Where the sink can not take them, the snapshot is not taken, and nothing stands anew.
+                Passed::Rows(batch) => committer.write_rows(batch).await?,
+                letters => {
+                    committer.take(letters).await?;
                 }
             }
         }

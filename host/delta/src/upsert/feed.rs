@@ -103,8 +103,9 @@ impl<'a> Feed<'a> {
 
 impl Examined {
     /// What becomes of the rows that the table has under the cut's keys: of several under one key the newest was changed,
-    /// the others go.
-    pub(super) async fn feed(&self, feed: &mut Feed<'_>) -> Result<()> {
+    /// the others go. Answers the files of the feed, none where there is none.
+    pub(super) async fn feed(&self, feed: Option<Feed<'_>>) -> Result<Vec<Cdc>> {
+        let Some(mut feed) = feed else { return Ok(Vec::new()) };
         let stays = |key: &u32| matches!(self.folded.fates[*key as usize], Fate::Row(_));
         let changed: HashSet<(&str, u32)> =
             self.present.iter().filter(|(key, _)| stays(key)).map(|(_, p)| (p.add.path.as_str(), p.row)).collect();
@@ -117,6 +118,6 @@ impl Examined {
             let kinds: Vec<ChangeType> = rows.iter().map(kind).collect();
             feed.stored(&found.add, &rows, &kinds).await?;
         }
-        Ok(())
+        feed.finish().await
     }
 }

@@ -295,10 +295,7 @@ impl Upserts {
             new_files,
             ..Staged::default()
         };
-        if let Some(mut feed) = feed {
-            examined.feed(&mut feed).await?;
-            staged.changes = feed.finish().await?;
-        }
+        staged.changes = examined.feed(feed).await?;
         if examined.folded.truncated {
             let files = table.state().and_then(|s| s.files.as_ref());
             let now = table.now_millis();
