@@ -212,7 +212,7 @@ impl Committer<'_> {
                 self.keeper.set_pending(Some(pending));
                 self.summary.add(&counts);
             }
-            Err(error) if error.kind.reaction() != Reaction::Stop => return Err(error),
+            Err(error) if error.kind == Kind::LetGo || error.kind.reaction() != Reaction::Stop => return Err(error),
             Err(error) => {
                 tracing::error!(table = %source, %error, "no new snapshot: the table goes on from where it stands");
                 self.keeper.stand_no_more(&source);
