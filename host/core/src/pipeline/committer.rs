@@ -58,6 +58,8 @@ pub(super) struct Committer<'a> {
     /// Up to where each source table's verdicts are given, every cut of this start included: what a letters commit
     /// stores (I5).
     passed: BTreeMap<SourceKey, Order>,
+    /// Up to where each source table is in the cuts of this start that are committed.
+    committed: BTreeMap<SourceKey, Order>,
     /// Letters wait for the end of the cut.
     has_letters: bool,
     /// Changes of the cut under way that wait behind what the sink refused, and how many they are.
@@ -81,6 +83,7 @@ impl<'a> Committer<'a> {
             keeper,
             passed: ends.settled.clone(),
             ends,
+            committed: BTreeMap::new(),
             has_letters: false,
             held_changes: BTreeSet::new(),
             held_back: Counts::default(),
@@ -123,21 +126,20 @@ impl Committer<'_> {
     /// committed, and what is in flight starts again without it. What is stored of the table already was begun under a
     /// version and has to be finished by it (I4): then everything stops.
     async fn write(&mut self, batch: ChangeBatch) -> Result<()> {
-        let (origin, first) = (Arc::clone(&batch.origin), batch.changes.first().copied());
+        let origin = Arc::clone(&batch.origin);
         let error = match self.write_rows(batch).await {
             Err(error) if error.kind == Kind::HaltTable => error,
             answer => return answer,
         };
         let source = origin.source.clone();
-        let first = first.map(|change| origin.orders[change as usize]);
-        let stored = self.ends.settled.get(&source).copied();
-        if !origin.snapshot && stored.is_some() && first <= stored {
+        let after = self.committed.get(&source).copied();
+        let stored = after.max(self.keeper.stored_of(&source));
+        if !origin.snapshot && self.ends.settled.get(&source).copied() > stored {
             return Err(Error { kind: Kind::Halt, ..error });
         }
         tracing::error!(pipeline = %self.keeper.record().pipeline, table = %source, %error, "the table is halted; the others go on");
         let reload = Error::reload("table.halted", format!("{source} stands, and the others start again without it"));
-        // Not from where it got: a part of that is in the cut which is not committed. The tables know what they have.
-        self.keeper.halt(&Halt { source, after: None, in_snapshot: origin.snapshot, error });
+        self.keeper.halt(&Halt { source, after, in_snapshot: origin.snapshot, error });
         self.write_record().await?;
         Err(reload)
     }
@@ -169,6 +171,10 @@ impl Committer<'_> {
                 self.commit_letters(&letters_cut).await?;
                 self.sink.commit(cut).await?;
             }
+        }
+        for (source, order) in &cut.last {
+            let committed = self.committed.entry(source.clone()).or_insert(*order);
+            *committed = (*committed).max(*order);
         }
         self.record_late_swap().await?;
         let took = self.env.monotonic().saturating_sub(started);

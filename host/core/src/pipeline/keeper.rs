@@ -152,10 +152,19 @@ impl Keeper {
     /// given (`passed`) is stored.
     pub(super) fn is_over_of(&self, table: &str, passed: &BTreeMap<SourceKey, Order>) -> bool {
         let source = SourceKey::new(table);
-        let at = self.record.position.as_ref().map(|position| position.order);
         match self.record.behind.get(&source) {
             Some(behind) => behind.halted.is_some(),
-            None => passed.get(&source).copied() <= at.max(self.record.snapshots.get(&source).copied()),
+            None => passed.get(&source).copied() <= self.stored_of(&source),
+        }
+    }
+
+    /// Up to where everything of a table is stored, as far as the record knows.
+    pub(super) fn stored_of(&self, source: &SourceKey) -> Option<Order> {
+        let snapshot = self.record.snapshots.get(source).copied();
+        let position = self.record.position.as_ref().map(|position| position.order);
+        match self.record.behind.get(source) {
+            Some(behind) => behind.after.max(behind.from.as_ref().map(|from| from.order)).max(snapshot),
+            None => position.max(snapshot),
         }
     }
 
