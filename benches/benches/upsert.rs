@@ -6,6 +6,8 @@
 
 #[path = "upsert/cases.rs"]
 mod cases;
+#[path = "upsert/day.rs"]
+mod day;
 #[path = "upsert/merge.rs"]
 mod merge;
 #[path = "upsert/rows.rs"]
@@ -26,9 +28,6 @@ use serde_json::{Value, json};
 use self::cases::{CASES, Case};
 use self::rows::Changes;
 use self::table::Lake;
-
-/// Cuts that are measured after the first, which reads what later ones find in memory.
-const WARM: u64 = 9;
 
 struct Took {
     wall: f64,
@@ -58,10 +57,10 @@ fn peak_rss() -> f64 {
 }
 
 /// Runs this program for one case; what it prints last is its answer.
-fn child(what: &str, case: &Case, folder: &Path) -> Value {
+fn child(what: &str, case: &str, folder: &Path) -> Value {
     let program = std::env::current_exe().expect("this program");
-    let output = Command::new(program).args([what, case.name]).arg(folder).output().expect("a process");
-    assert!(output.status.success(), "{what} {}: {}", case.name, String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(program).args([what, case]).arg(folder).output().expect("a process");
+    assert!(output.status.success(), "{what} {case}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("text");
     text.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null)
 }
@@ -70,11 +69,12 @@ fn fill(case: &Case, folder: &Path) {
     Lake::open(folder, false).fill(case.rows, case.files, case.ids);
 }
 
-/// Without compaction: the table is to keep its files, and the CPU is to be that of the cuts.
+/// Most cases without compaction: the table is to keep its files, and the CPU is to be that of the cuts.
 fn measure(case: &Case, folder: &Path) -> Value {
-    let mut lake = Lake::open(folder, false);
+    let metrics = millrace_server::telemetry::start_metrics().expect("metrics");
+    let mut lake = Lake::open(folder, case.compaction);
     let mut changes = Changes::new(case);
-    let mut cuts: Vec<Took> = (0..=WARM)
+    let mut cuts: Vec<Took> = (0..=case.warm())
         .map(|_| {
             let batches = changes.next(case.changes);
             timed(|| lake.commit(batches))
@@ -82,11 +82,18 @@ fn measure(case: &Case, folder: &Path) -> Value {
         .collect();
     let cold = cuts.remove(0);
     let of = |f: fn(&Took) -> f64| median(cuts.iter().map(f).collect());
+    let text = metrics.render();
+    let of_metric = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).and_then(|line| line.rsplit(' ').next());
+        line.and_then(|value| value.parse::<f64>().ok())
+    };
     json!({
         "ms": of(|t| t.wall),
         "cpu_ms": of(|t| t.cpu),
         "cold_ms": cold.wall,
         "peak_rss_mib": peak_rss(),
+        "index_bytes": of_metric("millrace_delta_index_bytes"),
+        "compactions": of_metric("millrace_delta_compactions_total"),
     })
 }
 
@@ -94,8 +101,8 @@ fn measure(case: &Case, folder: &Path) -> Value {
 fn scanned() {
     let case = CASES.iter().find(|c| c.name == "10k_into_1m").expect("a case");
     let folder = tempfile::tempdir().expect("a folder");
-    child("fill", case, folder.path());
-    child("hundred", case, folder.path());
+    child("fill", case.name, folder.path());
+    child("hundred", case.name, folder.path());
     let Some(found) = scan::scan(folder.path()) else { return };
     let get = |name: &str| found[name].as_f64().expect("a number");
     report("scan_after_100_cuts_cpu_ms", "cpu ms", get("ms"), Some(get("compacted_ms")));
@@ -112,11 +119,28 @@ fn hundred(case: &Case, folder: &Path) {
     }
 }
 
+/// The first checkpoint of a day's log is made of its commits alone, the next one of that checkpoint, as it is every
+/// hundred commits.
+fn day() {
+    let folder = tempfile::tempdir().expect("a folder");
+    child("make", "day", folder.path());
+    let first = child("measure", "day", folder.path());
+    let next = child("measure", "day", folder.path());
+    let of = |found: &Value, name: &str| found[name].as_f64().expect("a number");
+    report("checkpoint_day_rss_mib", "MiB", of(&next, "rss_mib"), None);
+    report("checkpoint_day_ms", "ms", of(&next, "checkpoint_ms"), None);
+    report("checkpoint_day_size_mib", "MiB", of(&next, "size_mib"), None);
+    report("checkpoint_day_open_ms", "ms", of(&next, "open_ms"), None);
+    report("checkpoint_day_open_rss_mib", "MiB", of(&next, "open_rss_mib"), None);
+    report("checkpoint_day_first_rss_mib", "MiB", of(&first, "rss_mib"), None);
+    report("checkpoint_day_first_ms", "ms", of(&first, "checkpoint_ms"), None);
+}
+
 fn run(case: &Case) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
-    child("fill", case, folder.path());
+    child("fill", case.name, folder.path());
     let merge = case.merge.then(|| merge::merge(case, folder.path())).flatten();
-    let found = child("measure", case, folder.path());
+    let found = child("measure", case.name, folder.path());
     let of = |name: &str| merge.as_ref().and_then(|m| m[name].as_f64());
     for (name, unit) in [("ms", "ms"), ("cpu_ms", "cpu ms"), ("cold_ms", "ms"), ("peak_rss_mib", "MiB")] {
         report(&format!("{}_{name}", case.name), unit, found[name].as_f64().expect("a number"), of(name));
@@ -127,6 +151,13 @@ fn run(case: &Case) -> Value {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     if let [what, name, folder] = args.as_slice() {
+        if name == "day" {
+            match what.as_str() {
+                "make" => day::make(Path::new(folder)),
+                _ => println!("{}", day::measure(Path::new(folder))),
+            }
+            return;
+        }
         let case = CASES.iter().find(|c| c.name == name).expect("a case");
         match what.as_str() {
             "fill" => fill(case, Path::new(folder)),
@@ -140,13 +171,24 @@ fn main() {
     if args.is_empty() || args.iter().any(|a| a == "scan") {
         scanned();
     }
+    if args.is_empty() || args.iter().any(|a| a == "day") {
+        day();
+    }
     let get = |case: &str, whose: &str, name: &str| {
         found.iter().find(|(n, _)| *n == case).and_then(|(_, v)| v[whose][name].as_f64())
     };
     let ours = |name| get("10k_into_10m", "ours", name);
-    if let (Some(wall), Some(cpu), Some(peak)) = (ours("ms"), ours("cpu_ms"), ours("peak_rss_mib")) {
-        report("upsert_10k_into_10m_ms", "ms", wall, get("10k_into_10m", "merge", "ms"));
+    if let Some(peak) = get("10k_into_10m_compacted", "ours", "peak_rss_mib") {
         report("peak_rss_mib_10m", "MiB", peak, get("10k_into_10m", "merge", "peak_rss_mib"));
+    }
+    if let Some(compactions) = get("10k_into_10m_compacted", "ours", "compactions") {
+        report("10k_into_10m_compacted_compactions", "compactions", compactions, None);
+    }
+    if let Some(bytes) = ours("index_bytes") {
+        report("index_bytes_per_row", "bytes", bytes / 10_000_000.0, None);
+    }
+    if let (Some(wall), Some(cpu)) = (ours("ms"), ours("cpu_ms")) {
+        report("upsert_10k_into_10m_ms", "ms", wall, get("10k_into_10m", "merge", "ms"));
         if let Some(merge) = get("10k_into_10m", "merge", "cpu_ms") {
             report("cpu_vs_merge_10m", "ratio", cpu / merge, None);
         }

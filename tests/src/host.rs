@@ -150,6 +150,14 @@ impl Host {
         &self.process
     }
 
+    /// Bytes of memory that it holds.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        kilobytes.expect("VmRSS in kB") << 10
+    }
+
     /// Everything that it and earlier hosts with the same log have said.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.process.log()).unwrap_or_default()).into_owned()

@@ -2,6 +2,7 @@
 //!
 //! Nothing here is ever skipped: a server whose binary is absent panics with the command that installs it.
 
+pub mod bank;
 pub mod chance;
 pub mod component;
 pub mod disk;

@@ -1,6 +1,6 @@
 //! How far a pipeline has got, by its replication slot.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::host::Host;
 use crate::place::Lake;
@@ -33,4 +33,18 @@ pub fn catch_up(server: &Postgres, host: &Host, lake: &Lake, snapshots: usize, l
     };
     let detail = || format!("acknowledged {:?} of {target}\n{}", acknowledged(server, &lake.pipeline), host.log());
     wait_for("catching up", limit, detail, reached);
+}
+
+/// How long it takes until what is committed now is stored, recorded and acknowledged.
+///
+/// # Panics
+/// If the host ends meanwhile, or it takes longer than `limit`.
+pub fn lag(server: &Postgres, host: &Host, lake: &Lake, limit: Duration) -> Duration {
+    let target = written(server);
+    let start = Instant::now();
+    while acknowledged(server, &lake.pipeline).is_none_or(|at| at < target) {
+        assert!(host.is_running(), "the host ended by itself:\n{}", host.log());
+        assert!(start.elapsed() < limit, "the lake is more than {limit:?} behind");
+    }
+    start.elapsed()
 }

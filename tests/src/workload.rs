@@ -153,12 +153,17 @@ impl Writers {
         Self::launch_scripts(server, clients, &[("transaction", TRANSACTION, 1)], how_long)
     }
 
-    /// `scripts`: name, text, weight.
-    fn launch_scripts(server: &Postgres, clients: u32, scripts: &[(&str, &str, u32)], how_long: &[String]) -> Writers {
+    /// `scripts`: name, text, weight. `args`: of pgbench, how long and how fast.
+    pub(crate) fn launch_scripts(
+        server: &Postgres,
+        clients: u32,
+        scripts: &[(&str, &str, u32)],
+        args: &[String],
+    ) -> Writers {
         let dir = tempfile::Builder::new().prefix("mr-writers-").tempdir().expect("a temporary folder");
         let mut command = server.tool("pgbench");
         // Tries: two writers may wait for each other's rows.
-        command.args(["-n", "--max-tries", "100", "-c", &clients.to_string(), "-j", "1"]).args(how_long);
+        command.args(["-n", "--max-tries", "100", "-c", &clients.to_string(), "-j", "1"]).args(args);
         for (name, text, weight) in scripts {
             let script: PathBuf = dir.path().join(format!("{name}.sql"));
             fs::write(&script, text).expect("the transaction's file");

@@ -5,7 +5,6 @@
 use std::time::{Duration, Instant};
 
 use millrace_tests::chance::amount;
-use millrace_tests::host::Host;
 use millrace_tests::shop::{PATIENCE, Shop};
 use millrace_tests::slot;
 
@@ -25,9 +24,9 @@ fn memory_and_lag_stay_bounded_under_load() {
     let started = Instant::now();
     let (mut most, mut longest) = (0, Duration::ZERO);
     while started.elapsed() < Duration::from_secs(seconds) {
-        let lag = lag(&shop, &host);
+        let lag = slot::lag(&shop.server, &host, &shop.lake, LAG_LIMIT);
         longest = longest.max(lag);
-        most = most.max(resident(&host));
+        most = most.max(host.resident());
         assert!(most < MEMORY_LIMIT, "{most} bytes resident after {:?}", started.elapsed());
         host.work(Duration::from_millis(200));
     }
@@ -40,23 +39,4 @@ fn memory_and_lag_stay_bounded_under_load() {
         longest.as_millis()
     );
     println!("result: {}", shop.verify());
-}
-
-/// How long it takes until what is committed now is stored, recorded and acknowledged.
-fn lag(shop: &Shop, host: &Host) -> Duration {
-    let target = slot::written(&shop.server);
-    let start = Instant::now();
-    while shop.acknowledged().is_none_or(|at| at < target) {
-        assert!(host.is_running(), "the host ended by itself:\n{}", host.log());
-        assert!(start.elapsed() < LAG_LIMIT, "the lake is more than {LAG_LIMIT:?} behind");
-    }
-    start.elapsed()
-}
-
-/// Bytes of memory that the process holds.
-fn resident(host: &Host) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", host.process().pid())).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kilobytes.expect("VmRSS in kB") << 10
 }

@@ -43,6 +43,18 @@ const SOAKS: &[Soak] = &[
         program: "load",
         variable: ("MILLRACE_LOAD_SECONDS", "600"),
     },
+    Soak {
+        name: "upsert-kills",
+        what: "the host of a mirror killed 200 times while it writes data, deletion vectors, commits, and compacts",
+        program: "upsert_kills",
+        variable: ("MILLRACE_UPSERT_KILLS", "200"),
+    },
+    Soak {
+        name: "upsert",
+        what: "ten minutes of 10,000 changes a second into a mirror, with memory, lag, files and log watched",
+        program: "upsert_load",
+        variable: ("MILLRACE_UPSERT_SECONDS", "600"),
+    },
 ];
 
 pub(crate) fn run(name: &str) -> Outcome {

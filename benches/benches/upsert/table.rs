@@ -24,12 +24,15 @@ pub(crate) struct Lake {
 impl Lake {
     /// A new host of the table in this folder: nothing of it is in memory. `compaction`: beside the cuts.
     pub(crate) fn open(folder: &Path, compaction: bool) -> Self {
+        Self::open_with(folder, |config| config.compaction = compaction)
+    }
+
+    /// As [`Lake::open`], with other settings.
+    pub(crate) fn open_with(folder: &Path, set: impl FnOnce(&mut DeltaConfig)) -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let config = DeltaConfig {
-            mode: Mode::Upsert,
-            compaction,
-            ..DeltaConfig::new(format!("{}/{{namespace}}/{{table}}", folder.display()))
-        };
+        let mut config = DeltaConfig::new(format!("{}/{{namespace}}/{{table}}", folder.display()));
+        config.mode = Mode::Upsert;
+        set(&mut config);
         let environment = Arc::new(TokioEnvironment::new()) as Arc<dyn Environment>;
         let mut sink = DeltaSink::new(config, "bench", environment).expect("a sink");
         let tables: BTreeSet<TableName> = [TableName::new("public", "orders")].into();

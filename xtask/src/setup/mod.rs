@@ -2,6 +2,7 @@
 
 pub(crate) mod guests;
 mod servers;
+mod spark;
 mod system;
 
 use std::path::Path;
@@ -47,6 +48,7 @@ pub(crate) fn run(scope: Scope) -> Outcome {
         std::fs::create_dir_all(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
         servers::install(&cache)?;
         guests::install()?;
+        spark::install(&cache)?;
     }
     println!("setup: everything is there ({:.1} s)", start.elapsed().as_secs_f64());
     Ok(())

@@ -42,7 +42,18 @@ const PSQL: Need = Need {
     used_for: "a client with TLS: the fetched ones are built without",
 };
 
+/// The option came with 17.
+const JAVA: Need = Need {
+    name: "Java 17 or later",
+    present: || Run::new("java").args(["--enable-native-access=ALL-UNNAMED", "-version"]).succeeds(),
+    packages: &["default-jre-headless"],
+    used_for: "Spark, which the tests read and write tables with",
+};
+const MAVEN: Need =
+    Need { name: "Maven", present: || has("mvn"), packages: &["maven"], used_for: "fetching Delta Lake for Spark" };
+
 pub(crate) const GUESTS: &[Need] = &[PYTHON, MAKE];
+pub(crate) const SPARK: &[Need] = &[PYTHON, JAVA, MAVEN];
 pub(crate) const DEMO: &[Need] = &[C_COMPILER, CMAKE, MAKE];
 pub(crate) const ALL: &[Need] = &[C_COMPILER, CMAKE, MAKE, PYTHON, NPM, OPENSSL, PSQL];
 

@@ -28,10 +28,10 @@ const BATCH_ROWS: usize = 8_192;
 const FOOTER_BYTES: usize = 64 << 10;
 
 /// An object as Parquet's reader sees it.
-struct Object {
-    objects: Arc<dyn ObjectStore>,
-    path: Path,
-    size: u64,
+pub(crate) struct Object {
+    pub objects: Arc<dyn ObjectStore>,
+    pub path: Path,
+    pub size: u64,
 }
 
 fn outside(error: object_store::Error) -> ParquetError {
@@ -84,13 +84,17 @@ pub(crate) fn location(store: &Store, add: &Add) -> Result<Path> {
 }
 
 fn fails(place: &str, error: ParquetError) -> Error {
+    of_store(place, error).unwrap_or_else(|why| {
+        Error::halt("table.damaged", format!("{place}: {why}"))
+            .hint("a data file of the table can not be read; restore it")
+    })
+}
+
+/// What the store said, or else what is wrong with the bytes.
+pub(crate) fn of_store(place: &str, error: ParquetError) -> Result<Error, String> {
     let why = error.to_string();
-    if let ParquetError::External(cause) = error
-        && let Ok(cause) = cause.downcast::<object_store::Error>()
-    {
-        return store_error(place, *cause);
-    }
-    Error::halt("table.damaged", format!("{place}: {why}")).hint("a data file of the table can not be read; restore it")
+    let ParquetError::External(cause) = error else { return Err(why) };
+    cause.downcast::<object_store::Error>().map(|cause| store_error(place, *cause)).map_err(|_other| why)
 }
 
 /// Spark still writes timestamps as INT96 by default; read as nanoseconds they wrap outside of 1677 to 2262.

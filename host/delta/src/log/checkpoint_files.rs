@@ -2,20 +2,46 @@
 //! are told apart.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_schema::DataType;
-use bytes::Bytes;
+use futures::TryStreamExt;
 use millrace_core::{Error, Result};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::errors::ParquetError;
 
 use super::actions::{Add, DvDescriptor, Entry, Remove, Txn};
 use super::load::LOG;
+use crate::file::reader::{Object, of_store};
 use crate::store::{Store, store_error};
 
+/// What is asked of a checkpoint: the rest is not even read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Txns,
+    /// And the files that the table refers to.
+    Files,
+    /// What it no longer refers to: after a day of cuts a million entries.
+    Removes,
+}
+
+impl Wanted {
+    fn roots(self) -> &'static [&'static str] {
+        match self {
+            Wanted::Txns => &["txn"],
+            Wanted::Files => &["txn", "add", "sidecar"],
+            Wanted::Removes => &["remove", "sidecar"],
+        }
+    }
+}
+
+/// A part of a checkpoint.
 #[derive(Debug, Default)]
 pub(super) struct Checkpointed {
     pub txns: Vec<Txn>,
@@ -23,57 +49,75 @@ pub(super) struct Checkpointed {
     pub removes: Vec<Remove>,
 }
 
-/// Reads one file of a checkpoint, and its sidecars where it has some and files are wanted.
-pub(super) async fn read(store: &Store, name: &str, with_files: bool, into: &mut Checkpointed) -> Result<()> {
-    let sidecars = read_one(store, &format!("{LOG}/{name}"), with_files, into).await?;
+/// Takes in a part of a checkpoint.
+pub(super) type Take<'a> = dyn FnMut(Checkpointed) -> Result<()> + Send + 'a;
+
+/// Reads one file of a checkpoint, and its sidecars where it has some and they are wanted: part by part, so that no
+/// checkpoint is in memory as a whole.
+pub(super) async fn read(store: &Store, name: &str, wanted: Wanted, take: &mut Take<'_>) -> Result<()> {
+    let sidecars = read_one(store, &format!("{LOG}/{name}"), wanted, take).await?;
     for sidecar in sidecars {
-        read_one(store, &format!("{LOG}/_sidecars/{sidecar}"), true, into).await?;
+        read_one(store, &format!("{LOG}/_sidecars/{sidecar}"), wanted, take).await?;
     }
     Ok(())
 }
 
-async fn read_one(store: &Store, name: &str, with_files: bool, into: &mut Checkpointed) -> Result<Vec<String>> {
+async fn read_one(store: &Store, name: &str, wanted: Wanted, take: &mut Take<'_>) -> Result<Vec<String>> {
     let place = format!("{}/{name}", store.location());
-    let bytes = store.read(name).await.map_err(|e| store_error(&place, e))?;
-    let bytes = bytes.ok_or_else(|| Error::retry("log.changed", format!("{place} went away while it was read")))?;
+    let gone = || Error::retry("log.changed", format!("{place} went away while it was read"));
     if name.ends_with(".json") {
-        let entry = Entry::parse(&place, &bytes)?;
-        into.txns.extend(entry.txns);
-        into.adds.extend(entry.adds);
-        into.removes.extend(entry.removes);
-        let sidecars = entry.sidecars.into_iter().map(|s| s.path).collect();
-        return Ok(if with_files { sidecars } else { Vec::new() });
+        let bytes = store.read(name).await.map_err(|e| store_error(&place, e))?.ok_or_else(gone)?;
+        let Entry { txns, adds, removes, sidecars, .. } = Entry::parse(&place, &bytes)?;
+        take(match wanted {
+            Wanted::Txns => Checkpointed { txns, ..Checkpointed::default() },
+            Wanted::Files => Checkpointed { txns, adds, ..Checkpointed::default() },
+            Wanted::Removes => Checkpointed { removes, ..Checkpointed::default() },
+        })?;
+        let sidecars = sidecars.into_iter().map(|s| s.path).collect();
+        return Ok(if wanted == Wanted::Txns { Vec::new() } else { sidecars });
     }
-    parquet(bytes, with_files, into).map_err(|why| Error::halt("log.damaged", format!("{place}: {why}")))
-}
-
-fn parquet(bytes: Bytes, with_files: bool, into: &mut Checkpointed) -> Result<Vec<String>, String> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| e.to_string())?;
-    let wanted: &[&str] = if with_files { &["txn", "add", "remove", "sidecar"] } else { &["txn"] };
+    let path = Path::from(name);
+    let object = match store.objects().head(&path).await {
+        Ok(meta) => Object { objects: Arc::clone(store.objects()), path, size: meta.size },
+        Err(object_store::Error::NotFound { .. }) => return Err(gone()),
+        Err(error) => return Err(store_error(&place, error)),
+    };
+    let damaged = |why: String| Error::halt("log.damaged", format!("{place}: {why}"));
+    let builder = ParquetRecordBatchStreamBuilder::new(object).await.map_err(|e| fails(&place, e))?;
     let fields = builder.parquet_schema().root_schema().get_fields();
-    let roots: Vec<usize> = (0..fields.len()).filter(|i| wanted.contains(&fields[*i].name())).collect();
+    let roots: Vec<usize> = (0..fields.len()).filter(|i| wanted.roots().contains(&fields[*i].name())).collect();
     if roots.is_empty() {
         return Ok(Vec::new());
     }
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let mut batches = builder.with_projection(mask).build().map_err(|e| fails(&place, e))?;
     let mut sidecars = Vec::new();
-    for batch in builder.with_projection(mask).build().map_err(|e| e.to_string())? {
-        let batch = batch.map_err(|e| e.to_string())?;
-        if let Some(txn) = root(&batch, "txn") {
-            collect_txns(txn, &mut into.txns);
-        }
-        if let Some(add) = root(&batch, "add") {
-            collect_adds(add, &mut into.adds)?;
-        }
-        if let Some(remove) = root(&batch, "remove") {
-            collect_removes(remove, &mut into.removes)?;
-        }
-        if let Some(sidecar) = root(&batch, "sidecar") {
-            let paths = Texts::of(sidecar, "path");
-            sidecars.extend((0..sidecar.len()).filter(|row| sidecar.is_valid(*row)).filter_map(|row| paths.get(row)));
-        }
+    while let Some(batch) = batches.try_next().await.map_err(|e| fails(&place, e))? {
+        take(part(&batch, &mut sidecars).map_err(damaged)?)?;
     }
     Ok(sidecars)
+}
+
+fn fails(place: &str, error: ParquetError) -> Error {
+    of_store(place, error).unwrap_or_else(|why| Error::halt("log.damaged", format!("{place}: {why}")))
+}
+
+fn part(batch: &RecordBatch, sidecars: &mut Vec<String>) -> Result<Checkpointed, String> {
+    let mut found = Checkpointed::default();
+    if let Some(txn) = root(batch, "txn") {
+        collect_txns(txn, &mut found.txns);
+    }
+    if let Some(add) = root(batch, "add") {
+        collect_adds(add, &mut found.adds)?;
+    }
+    if let Some(remove) = root(batch, "remove") {
+        collect_removes(remove, &mut found.removes)?;
+    }
+    if let Some(sidecar) = root(batch, "sidecar") {
+        let paths = Texts::of(sidecar, "path");
+        sidecars.extend((0..sidecar.len()).filter(|row| sidecar.is_valid(*row)).filter_map(|row| paths.get(row)));
+    }
+    Ok(found)
 }
 
 fn root<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a StructArray> {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::TableState;
 use super::actions::{Entry, Remove, Txn};
-use super::checkpoint_files::{self, Checkpointed};
+use super::checkpoint_files::{self, Checkpointed, Wanted};
 use super::features;
 use super::files::Files;
 use super::kernel;
@@ -117,7 +117,13 @@ pub(crate) async fn newest(store: &Store, with_files: bool) -> Result<Option<Tab
     let first = checkpoint.as_ref().map_or(0, |(v, _)| v + 1);
     let mut found = Checkpointed::default();
     for name in checkpoint.iter().flat_map(|(_, names)| names) {
-        checkpoint_files::read(store, name, with_files, &mut found).await?;
+        let wanted = if with_files { Wanted::Files } else { Wanted::Txns };
+        let mut take = |part: Checkpointed| {
+            found.txns.extend(part.txns);
+            found.adds.extend(part.adds);
+            Ok(())
+        };
+        checkpoint_files::read(store, name, wanted, &mut take).await?;
     }
     let mut txns: HashMap<String, Txn> = by_id(found.txns).collect();
     let mut files = with_files.then(|| Files::new(found.adds));
@@ -152,20 +158,20 @@ pub(crate) async fn newest(store: &Store, with_files: bool) -> Result<Option<Tab
     }))
 }
 
-/// Removals that the log still tells of, oldest first: those of the newest checkpoint and of the commits after it.
-pub(super) async fn removes(store: &Store) -> Result<Vec<Remove>> {
+/// Hands on the removals that the log still tells of: those of the newest checkpoint and of the commits after it.
+pub(super) async fn removes(store: &Store, mut each: impl FnMut(Remove) -> Result<()> + Send) -> Result<()> {
     let listing = list(store, 0).await?;
     let checkpoint = listing.newest_checkpoint();
-    let mut found = Checkpointed::default();
     for name in checkpoint.iter().flat_map(|(_, names)| names) {
-        checkpoint_files::read(store, name, true, &mut found).await?;
+        let mut take = |part: Checkpointed| part.removes.into_iter().try_for_each(&mut each);
+        checkpoint_files::read(store, name, Wanted::Removes, &mut take).await?;
     }
     let first = checkpoint.as_ref().map_or(0, |(v, _)| v + 1);
     for version in listing.commits.into_iter().filter(|v| *v >= first) {
         let entry = entry(store, version).await?.ok_or_else(|| missing(&store.location(), version))?;
-        found.removes.extend(entry.removes);
+        entry.removes.into_iter().try_for_each(&mut each)?;
     }
-    Ok(found.removes)
+    Ok(())
 }
 
 fn by_id(txns: Vec<Txn>) -> impl Iterator<Item = (String, Txn)> {

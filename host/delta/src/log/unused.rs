@@ -37,14 +37,16 @@ pub(crate) async fn remove(store: &Store, now: i64) -> Result<Removal> {
         wanted.extend(paths_of(store, add)?);
     }
     let mut removed: HashMap<Path, i64> = HashMap::new();
-    for remove in load::removes(store).await? {
+    load::removes(store, |remove| {
         // Without a time it is treated as of now.
         let at = remove.deletion_timestamp.unwrap_or(now);
         for path in paths_of(store, &entry_of(remove))? {
             let last = removed.entry(path).or_insert(at);
             *last = (*last).max(at);
         }
-    }
+        Ok(())
+    })
+    .await?;
     let mut unused = Vec::new();
     let mut removal = Removal::default();
     let at = |e| store_error(&store.location(), e);

@@ -9,7 +9,8 @@ use millrace_core::position::Order;
 use millrace_core::schema::{Column, ColumnType, Images, TableSchema};
 use millrace_core::sink::{Prepared, Sink};
 
-use super::mirror::{by_others, current};
+use super::mirror::current;
+use super::others::by_duckdb;
 use super::support::*;
 use crate::config::{Mode, SchemaChange, SchemaEvolution, SchemaRule};
 use crate::sink::DeltaSink;
@@ -171,9 +172,8 @@ async fn widened_columns_keep_the_values_of_old_files_and_of_the_cut_that_widene
             .collect();
         expected.sort();
         assert_eq!(current(&lake, &table, &names).await, expected);
-        for (reader, found) in by_others(&table, &names).into_iter().flatten() {
-            assert_eq!(found, expected, "{reader}");
-        }
+        // Others refuse tables of which a type was widened.
+        assert!(by_duckdb(&table, &names).is_none_or(|found| found == expected));
     }
 }
 

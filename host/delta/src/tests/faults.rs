@@ -200,10 +200,10 @@ async fn a_full_store_is_retried_by_the_engine_and_loses_nothing() {
 }
 
 /// A file system of a few hundred kilobytes; `None` where this user may not mount one.
-struct Small(std::path::PathBuf);
+pub(super) struct Small(pub std::path::PathBuf);
 
 impl Small {
-    fn mount(at: &std::path::Path, size: &str) -> Option<Self> {
+    pub(super) fn mount(at: &std::path::Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let options = format!("size={size}");
         let mounted =

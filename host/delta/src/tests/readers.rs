@@ -86,6 +86,7 @@ site = sysconfig.get_paths()["purelib"]
 (extension,) = glob.glob(site + "/duckdb_extension_delta/extensions/*/delta.duckdb_extension")
 c = duckdb.connect()
 c.execute("set timezone = 'UTC'")
+c.execute("set enable_progress_bar = false")
 c.execute(f"load '{extension}'")
 c.execute(f"create view t as select * from delta_scan('{path}')")
 columns = [r[0] for r in c.execute("describe t").fetchall()]

@@ -237,11 +237,16 @@ pub(super) fn count_of(path: &Path, suffix: &str) -> usize {
     files.filter(|f| f.as_ref().unwrap().file_name().to_string_lossy().ends_with(suffix)).count()
 }
 
-/// The Python with DuckDB, deltalake and polars that `cargo xtask setup test` installs; `None` where it is not there.
-pub(super) fn python() -> Option<PathBuf> {
+/// Where `cargo xtask setup` puts what the tests need.
+pub(super) fn setup_folder() -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    let python = cache.join("millrace/venv/bin/python");
+    Some(cache.join("millrace"))
+}
+
+/// The Python with DuckDB, deltalake and polars that `cargo xtask setup test` installs; `None` where it is not there.
+pub(super) fn python() -> Option<PathBuf> {
+    let python = setup_folder()?.join("venv/bin/python");
     python.exists().then_some(python)
 }
 

@@ -8,7 +8,8 @@ use millrace_core::environment::Environment;
 use millrace_core::position::Order;
 use millrace_core::sink::Sink;
 
-use super::mirror::{KeyKind, Source, by_others, current};
+use super::mirror::{KeyKind, Source, current};
+use super::others::by_others;
 use super::support::*;
 use crate::config::Mode;
 use crate::sink::DeltaSink;
@@ -165,7 +166,7 @@ async fn unused_files_go_when_no_reader_of_the_retention_can_want_them() {
         let some = crate::log::unused::remove(&store, now + 8 * DAY).await.unwrap();
         assert!(some.files > 10, "{some:?}");
         assert_eq!(current(&lake, &table, &rows.names()).await, rows.expected());
-        for (reader, found) in by_others(&table, &rows.names()).into_iter().flatten() {
+        for (reader, found) in by_others(&table, &rows.names()).await {
             if reader == "polars" {
                 // 2.1 does not find the deletion vectors of files whose path is escaped: rows that are gone come back.
                 eprintln!("polars finds {} rows of {}", found.len(), rows.expected().len());

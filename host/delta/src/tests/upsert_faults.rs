@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use millrace_core::error::Kind;
 use millrace_core::position::Order;
 use millrace_core::sink::Sink;
 use object_store::path::Path;
@@ -32,6 +33,8 @@ struct Deadly {
     inner: Arc<dyn ObjectStore>,
     left: AtomicUsize,
     death: Death,
+    /// A put of what is to be created overwrites it.
+    careless: bool,
 }
 
 fn dead() -> Error {
@@ -52,6 +55,7 @@ impl ObjectStore for Deadly {
             return Err(dead());
         }
         self.left.store(left - 1, Ordering::SeqCst);
+        let opts = if self.careless { PutOptions::default() } else { opts };
         if left > 1 {
             return self.inner.put_opts(location, payload, opts).await;
         }
@@ -112,7 +116,8 @@ async fn dies(death: Death, puts: usize, seed: u64) -> bool {
         sink.commit(&cut(&source_rows)).await.unwrap();
     }
     drop(sink);
-    let deadly = Arc::new(Deadly { inner: lake.local_root(), left: AtomicUsize::new(usize::MAX), death });
+    let deadly =
+        Arc::new(Deadly { inner: lake.local_root(), left: AtomicUsize::new(usize::MAX), death, careless: false });
     let mut sink = lake.sink_on(Arc::clone(&deadly) as Arc<dyn ObjectStore>);
     fenced(&mut sink, 2, &[orders()]).await;
     let before = source_rows.expected();
@@ -158,4 +163,15 @@ async fn a_host_may_die_at_any_put_of_a_cut() {
         }
         assert!(most > 3, "data, vectors and commit were put");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_overwrites_what_is_to_be_created_is_refused_before_anything_is_written() {
+    let lake = Lake::new(Mode::Upsert);
+    let (left, death) = (AtomicUsize::new(usize::MAX), Death::Before);
+    let store = Arc::new(Deadly { inner: lake.local_root(), left, death, careless: true });
+    let mut sink = lake.sink_on(store);
+    let error = sink.fence(&claim(1, &[orders()])).await.unwrap_err();
+    assert_eq!((error.kind, error.code), (Kind::Config, "store.no_conditional_put"));
+    assert!(!lake.path("public").exists());
 }

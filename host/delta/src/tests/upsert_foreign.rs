@@ -5,7 +5,8 @@ use millrace_core::cut::Cut;
 use millrace_core::error::Kind;
 use millrace_core::sink::Sink;
 
-use super::mirror::{by_others, current};
+use super::mirror::current;
+use super::others::by_others;
 use super::support::*;
 use super::upsert::{Image, images};
 use crate::config::Mode;
@@ -79,7 +80,7 @@ async fn what_others_commit_between_our_plan_and_our_commit_is_heeded() {
         let found = rows(&lake).await;
         let found: Vec<(&str, &str)> = found.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         assert_eq!(found, expected, "{what}");
-        for (reader, theirs) in by_others(&table, &["id", "note"]).unwrap() {
+        for (reader, theirs) in by_others(&table, &["id", "note"]).await {
             let ours: Vec<Vec<String>> = expected.iter().map(|(a, b)| vec![(*a).into(), (*b).into()]).collect();
             assert_eq!(theirs, ours, "{reader} after {what}");
         }
@@ -125,7 +126,7 @@ async fn a_table_that_others_made_is_taken_over_and_its_duplicates_go_with_their
     let cut = stage(&mut sink, &[(1, Post, Some(2), Some("one")), (2, Delete, Some(3), None)]).await;
     sink.commit(&cut).await.unwrap();
     assert_eq!(rows(&lake).await, [("1", "a"), ("2", "one")].map(|(a, b)| (a.to_owned(), b.to_owned())));
-    for (reader, theirs) in by_others(&table, &["id", "note"]).unwrap() {
+    for (reader, theirs) in by_others(&table, &["id", "note"]).await {
         assert_eq!(theirs, [["1", "a"], ["2", "one"]], "{reader}");
     }
 }
