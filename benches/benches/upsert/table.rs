@@ -10,7 +10,7 @@ use millrace_core::environment::Environment;
 use millrace_core::position::{Order, Position};
 use millrace_core::schema::TableName;
 use millrace_core::sink::{Claim, Sink};
-use millrace_delta::{DeltaConfig, DeltaSink, Mode};
+use millrace_delta::{DeltaConfig, DeltaSink, IndexKind, Mode};
 use millrace_server::environment::TokioEnvironment;
 use tokio::runtime::Runtime;
 
@@ -22,12 +22,15 @@ pub(crate) struct Lake {
 }
 
 impl Lake {
-    /// A new host of the table in this folder: nothing of it is in memory. `compaction`: beside the cuts.
-    pub(crate) fn open(folder: &Path, compaction: bool) -> Self {
+    /// A new host of the table in this folder: nothing of it is in memory. `compaction`: beside the cuts. `exact`: rows are
+    /// found by an exact index, which stays on disk.
+    pub(crate) fn open(folder: &Path, compaction: bool, exact: bool) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let config = DeltaConfig {
             mode: Mode::Upsert,
             compaction,
+            index: if exact { IndexKind::Exact } else { IndexKind::Files },
+            index_dir: exact.then(|| folder.join("index")),
             ..DeltaConfig::new(format!("{}/{{namespace}}/{{table}}", folder.display()))
         };
         let environment = Arc::new(TokioEnvironment::new()) as Arc<dyn Environment>;

@@ -62,6 +62,8 @@ pub(crate) struct SinkTable {
     pub compaction: bool,
     /// Row images committed by this host.
     pub committed: u64,
+    /// Bytes of deletion vectors that the last cut wrote.
+    pub rewritten: u64,
 }
 
 fn is_shell(state: &TableState) -> bool {
@@ -103,6 +105,7 @@ impl SinkTable {
             target_size: config.target_file_size,
             compaction: config.compaction,
             committed: 0,
+            rewritten: 0,
         })
     }
 

@@ -382,6 +382,8 @@ site = sysconfig.get_paths()["purelib"]
 (extension,) = glob.glob(site + "/duckdb_extension_delta/extensions/*/delta.duckdb_extension")
 c = duckdb.connect()
 c.execute("set timezone = 'UTC'")
+# On a slow machine it would be in the answer.
+c.execute("set enable_progress_bar = false")
 c.execute(f"load '{extension}'")
 types = dict(r[:2] for r in c.execute(f"describe select * from delta_scan('{path}')").fetchall())
 def shown(name):

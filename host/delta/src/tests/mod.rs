@@ -13,5 +13,6 @@ mod upsert;
 mod upsert_compaction;
 mod upsert_faults;
 mod upsert_foreign;
+mod upsert_index;
 mod upsert_property;
 mod upsert_race;

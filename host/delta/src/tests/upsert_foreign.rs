@@ -8,7 +8,7 @@ use millrace_core::sink::Sink;
 use super::mirror::{by_others, current};
 use super::support::*;
 use super::upsert::{Image, images};
-use crate::config::Mode;
+use crate::config::{IndexKind, Mode};
 use crate::sink::DeltaSink;
 use ChangeType::{Delete, Insert, UpdatePostimage as Post};
 
@@ -53,7 +53,9 @@ async fn what_others_commit_between_our_plan_and_our_commit_is_heeded() {
         ("update", [("1", "theirs"), ("2", "b1"), ("3", "c1")]),
         ("delete", [("1", "a1"), ("2", "b1"), ("3", "c1")]),
     ] {
-        let lake = Lake::new(Mode::Upsert);
+        let mut lake = Lake::new(Mode::Upsert);
+        lake.config.index_dir = Some(lake.path("index"));
+        lake.config.index = IndexKind::Exact;
         let table = lake.path("public/orders");
         let mut sink = lake.sink();
         fenced(&mut sink, 1, &[]).await;

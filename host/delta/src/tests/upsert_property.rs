@@ -8,7 +8,7 @@ use millrace_core::sink::Sink;
 
 use super::mirror::*;
 use super::support::*;
-use crate::config::Mode;
+use crate::config::{IndexKind, Mode};
 use crate::sink::DeltaSink;
 
 fn cut(last: Order) -> Cut {
@@ -39,9 +39,11 @@ impl Run {
             lake.config.partition_by = vec!["region".into()];
         }
         lake.config.checkpoint_interval = 1 + source.dice.below(6);
-        // In some runs no key fits in memory: every cut reads them from the files.
-        if source.dice.one_in(3) {
-            lake.config.index_memory = 1 << 20;
+        // In some runs hardly a key fits in memory: they go to disk, or every cut reads them from the files.
+        lake.index_memory = [None, Some(0), Some(4 << 10)][source.dice.below(3) as usize];
+        if !source.dice.one_in(3) {
+            lake.config.index_dir = Some(lake.path("index"));
+            lake.config.index = if source.dice.one_in(2) { IndexKind::Exact } else { IndexKind::Files };
         }
         Self { lake, source, epoch: 0 }
     }
@@ -111,14 +113,15 @@ impl Run {
         assert_eq!(protocols, 1);
     }
 
-    /// Compactions in the log, and how many of them marked rows that went while they ran.
-    fn compactions(&self) -> (usize, usize) {
+    /// Compactions in the log, how many of them marked rows that went while they ran, and sets of keys on disk.
+    fn met(&self) -> [usize; 3] {
         let log = self.lake.path("public/orders/_delta_log");
         let texts =
             std::fs::read_dir(&log).unwrap().map(|f| std::fs::read_to_string(f.unwrap().path()).unwrap_or_default());
         let compactions: Vec<String> = texts.filter(|text| text.contains(r#""operation":"OPTIMIZE""#)).collect();
         let added = |text: &String| text.lines().any(|l| l.starts_with(r#"{"add""#) && l.contains("deletionVector"));
-        (compactions.len(), compactions.iter().filter(|text| added(text)).count())
+        let merged = super::upsert_index::stored(&self.lake).iter().filter(|(_, files)| *files > 1).count();
+        [compactions.len(), compactions.iter().filter(|text| added(text)).count(), merged]
     }
 
     fn check_by_others(&self) {
@@ -132,7 +135,7 @@ impl Run {
     }
 }
 
-async fn sequence(kind: KeyKind, seed: u64, (keys, cuts): (u64, u64)) -> (usize, usize) {
+async fn sequence(kind: KeyKind, seed: u64, (keys, cuts): (u64, u64)) -> [usize; 3] {
     let mut run = Run::new(kind, seed, keys);
     let mut sink = run.start().await;
     if run.source.dice.one_in(2) {
@@ -177,13 +180,14 @@ async fn sequence(kind: KeyKind, seed: u64, (keys, cuts): (u64, u64)) -> (usize,
             }
             _ => {}
         }
-        assert!(sink.prepare(&cut).await.unwrap().refused.is_empty());
+        let refused = sink.prepare(&cut).await.unwrap().refused;
+        assert!(refused.is_empty(), "{}", refused[0].reason);
         sink.commit(&cut).await.unwrap();
         run.check().await;
     }
     run.check_log();
     run.check_by_others();
-    run.compactions()
+    run.met()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,23 +203,28 @@ async fn the_table_is_the_source_after_every_commit_whatever_its_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_table_is_the_source_while_it_is_compacted() {
-    let (mut compactions, mut overtaken) = (0, 0);
+    let mut met = [0; 3];
     for (place, kind) in KEY_KINDS.into_iter().enumerate() {
         let seed = 500_000 + place as u64;
         eprintln!("{kind:?}, seed {seed}");
-        let (all, marked) = sequence(kind, seed, (1_000, 50)).await;
-        compactions += all;
-        overtaken += marked;
+        let one = sequence(kind, seed, (1_000, 50)).await;
+        met.iter_mut().zip(one).for_each(|(all, one)| *all += one);
     }
+    let [compactions, overtaken, sets] = met;
     assert!(compactions > 5 && overtaken > 2, "{compactions} compactions, {overtaken} of them beside changes");
+    assert!(sets > 0, "keys were merged");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_files_are_read_right_whether_their_keys_fit_in_memory_or_not() {
+async fn large_files_are_read_right_wherever_their_keys_are() {
     for kind in [KeyKind::Long, KeyKind::Text] {
-        for index_memory in [1 << 20, 64 << 20] {
+        for (index_memory, index_dir, index) in
+            [(1 << 20, false, IndexKind::Files), (64 << 20, false, IndexKind::Files), (3 << 20, true, IndexKind::Exact)]
+        {
             let mut run = Run::new(kind, 900, 150_000);
-            run.lake.config.index_memory = index_memory;
+            run.lake.index_memory = Some(index_memory);
+            run.lake.config.index_dir = index_dir.then(|| run.lake.path("index"));
+            run.lake.config.index = index;
             run.lake.config.partition_by = Vec::new();
             let mut sink = run.start().await;
             for changes in [250_000, 20_000, 20_000] {
