@@ -66,13 +66,13 @@ fn child(what: &str, case: &str, folder: &Path) -> Value {
 }
 
 fn fill(case: &Case, folder: &Path) {
-    Lake::open(folder, false).fill(case.rows, case.files, case.ids);
+    Lake::open(folder, false, case.exact).fill(case.rows, case.files, case.ids);
 }
 
 /// Most cases without compaction: the table is to keep its files, and the CPU is to be that of the cuts.
 fn measure(case: &Case, folder: &Path) -> Value {
     let metrics = millrace_server::telemetry::start_metrics().expect("metrics");
-    let mut lake = Lake::open(folder, case.compaction);
+    let mut lake = Lake::open(folder, case.compaction, case.exact);
     let mut changes = Changes::new(case);
     let mut cuts: Vec<Took> = (0..=case.warm())
         .map(|_| {
@@ -110,8 +110,20 @@ fn scanned() {
     report("scan_vs_compacted", "ratio", get("ms") / get("compacted_ms"), None);
 }
 
+/// The index alone: what a row takes, ten million of them to build, and a key that may be in any of twenty files.
+fn indexed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [files, exact] = millrace_delta::index_costs(folder.path(), 10_000_000, 20).expect("an index");
+    for (way, cost) in [("files", files), ("exact", exact)] {
+        report(&format!("index_{way}_bytes_per_row"), "bytes", cost.bytes_a_row, None);
+        report(&format!("index_{way}_build_10m_ms"), "ms", cost.build_ms, None);
+        report(&format!("index_{way}_look_up_ns"), "ns", cost.look_up_ns, None);
+    }
+    report("index_bytes_per_row", "bytes", exact.bytes_a_row.max(files.bytes_a_row), None);
+}
+
 fn hundred(case: &Case, folder: &Path) {
-    let mut lake = Lake::open(folder, true);
+    let mut lake = Lake::open(folder, true, case.exact);
     let mut changes = Changes::new(case);
     for _ in 0..100 {
         let batches = changes.next(case.changes);
@@ -173,6 +185,9 @@ fn main() {
     }
     if args.is_empty() || args.iter().any(|a| a == "day") {
         day();
+    }
+    if args.is_empty() || args.iter().any(|a| a == "index") {
+        indexed();
     }
     let get = |case: &str, whose: &str, name: &str| {
         found.iter().find(|(n, _)| *n == case).and_then(|(_, v)| v[whose][name].as_f64())

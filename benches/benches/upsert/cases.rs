@@ -12,6 +12,8 @@ pub(crate) struct Case {
     pub ids: Ids,
     /// Every second update leaves out its wide text.
     pub unsent: bool,
+    /// Rows are found by an exact index.
+    pub exact: bool,
     /// delta-rs merges the same changes into a copy of the table.
     pub merge: bool,
     /// With compaction beside the cuts, as is the default: over more of them, so that it gets to the large files.
@@ -26,10 +28,20 @@ impl Case {
 }
 
 const fn case(name: &'static str, rows: u64, files: u64, changes: u64) -> Case {
-    Case { name, rows, files, changes, ids: Ids::Ascending, unsent: false, merge: false, compaction: false }
+    Case {
+        name,
+        rows,
+        files,
+        changes,
+        ids: Ids::Ascending,
+        unsent: false,
+        exact: false,
+        merge: false,
+        compaction: false,
+    }
 }
 
-pub(crate) const CASES: [Case; 15] = [
+pub(crate) const CASES: [Case; 17] = [
     case("1k_into_100k", 100_000, 20, 1_000),
     case("10k_into_100k", 100_000, 20, 10_000),
     case("1k_into_100k_1000_files", 100_000, 1_000, 1_000),
@@ -43,6 +55,8 @@ pub(crate) const CASES: [Case; 15] = [
     Case { ids: Ids::Shuffled, ..case("10k_into_10m_shuffled", 10_000_000, 20, 10_000) },
     case("1k_into_10m_1000_files", 10_000_000, 1_000, 1_000),
     case("10k_into_10m_1000_files", 10_000_000, 1_000, 10_000),
+    Case { ids: Ids::Shuffled, exact: true, ..case("10k_into_10m_shuffled_exact", 10_000_000, 20, 10_000) },
+    Case { exact: true, ..case("10k_into_10m_1000_files_exact", 10_000_000, 1_000, 10_000) },
     Case { unsent: true, ..case("10k_into_10m_unsent", 10_000_000, 20, 10_000) },
     Case { unsent: true, compaction: true, ..case("10k_into_10m_compacted", 10_000_000, 20, 10_000) },
 ];

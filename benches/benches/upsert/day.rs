@@ -28,7 +28,7 @@ fn commits(folder: &Path) -> u64 {
 
 /// A real table, and then a day of commits in the form of ours that take each file out and in again with another vector.
 pub(crate) fn make(folder: &Path) {
-    Lake::open(folder, false).fill(ROWS, FILES, Ids::Ascending);
+    Lake::open(folder, false, false).fill(ROWS, FILES, Ids::Ascending);
     let first = commits(folder);
     let texts: Vec<String> = (0..first)
         .map(|version| fs::read_to_string(log(folder).join(format!("{version:020}.json"))).expect("a commit"))

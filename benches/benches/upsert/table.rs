@@ -10,7 +10,7 @@ use millrace_core::environment::Environment;
 use millrace_core::position::{Order, Position};
 use millrace_core::schema::TableName;
 use millrace_core::sink::{Claim, Sink};
-use millrace_delta::{DeltaConfig, DeltaSink, Mode};
+use millrace_delta::{DeltaConfig, DeltaSink, IndexKind, Mode};
 use millrace_server::environment::TokioEnvironment;
 use tokio::runtime::Runtime;
 
@@ -22,9 +22,16 @@ pub(crate) struct Lake {
 }
 
 impl Lake {
-    /// A new host of the table in this folder: nothing of it is in memory. `compaction`: beside the cuts.
-    pub(crate) fn open(folder: &Path, compaction: bool) -> Self {
-        Self::open_with(folder, |config| config.compaction = compaction)
+    /// A new host of the table in this folder: nothing of it is in memory. `compaction`: beside the cuts. `exact`: rows are
+    /// found by an exact index, which stays on disk.
+    pub(crate) fn open(folder: &Path, compaction: bool, exact: bool) -> Self {
+        Self::open_with(folder, |config| {
+            config.compaction = compaction;
+            if exact {
+                config.index = IndexKind::Exact;
+                config.index_dir = Some(folder.join("index"));
+            }
+        })
     }
 
     /// As [`Lake::open`], with other settings.

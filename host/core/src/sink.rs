@@ -137,6 +137,12 @@ pub trait Sink: Send {
         Ok(())
     }
 
+    /// Bytes that the last commit wrote anew of what was there before, beside its rows: where it is much for few rows, cuts
+    /// get longer.
+    fn rewritten(&self) -> u64 {
+        0
+    }
+
     /// Row images committed so far, by table; for reports.
     fn committed(&self) -> BTreeMap<TableName, u64> {
         BTreeMap::new()

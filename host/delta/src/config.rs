@@ -1,6 +1,7 @@
 //! What a pipeline file says under `sink: delta:`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use millrace_core::schema::TableName;
 use millrace_core::stage::matches;
@@ -21,6 +22,17 @@ pub enum Mode {
     Changelog,
     /// The current row of each key: a mirror of the source table.
     Upsert,
+}
+
+/// How the rows of keys are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum IndexKind {
+    /// By the keys of each file.
+    #[default]
+    Files,
+    /// By the keys of sets of files, merged on local disk beside the stream.
+    Exact,
 }
 
 /// What becomes of a table when the columns of its source change (Flink CDC's behaviours).
@@ -83,11 +95,23 @@ pub struct DeltaConfig {
     /// A table that is not named here is told apart by the primary key of its source table.
     #[serde(default)]
     pub key: BTreeMap<String, Vec<String>>,
-    /// Of mode `upsert`: bytes of memory for the keys of data files, of all tables together. 13 bytes hold a row; what does
-    /// not fit is read from the files again in every cut.
+    /// Of mode `upsert`: how the rows of keys are found. `files`: by the keys of each file. `exact`: by the keys of many
+    /// files in one, merged on local disk beside the stream; for tables of many files whose keys come at random.
+    #[serde(default)]
+    pub index: IndexKind,
+    /// Of mode `upsert`: bytes of memory for the keys of data files, of all tables together. 9 bytes hold a row; what does
+    /// not fit goes to `index_dir`.
     #[serde(default = "defaults::index_memory")]
     #[schemars(range(min = 1_048_576))]
     pub index_memory: u64,
+    /// Of mode `upsert`: a local folder for keys that do not fit in memory. Default: `index` in the pipeline's `state_dir`.
+    /// It may be removed at any time while no host runs. It holds keys in clear.
+    #[serde(default)]
+    pub index_dir: Option<PathBuf>,
+    /// Of mode `upsert`: bytes that `index_dir` may take; 0 = none, and what does not fit in memory is read from the data
+    /// files again in every cut.
+    #[serde(default = "defaults::index_disk")]
+    pub index_disk: u64,
     /// Of mode `upsert`: merge small files and write files anew of which much is gone, beside the stream.
     #[serde(default = "defaults::compaction")]
     pub compaction: bool,
@@ -152,9 +176,14 @@ mod defaults {
         true
     }
 
-    /// 20 million rows.
+    /// 28 million rows.
     pub(super) fn index_memory() -> u64 {
         256 << 20
+    }
+
+    /// 450 million rows.
+    pub(super) fn index_disk() -> u64 {
+        4 << 30
     }
 
     pub(super) fn checkpoint_interval() -> u64 {
@@ -178,7 +207,10 @@ impl DeltaConfig {
             path: path.into(),
             mode: Mode::default(),
             key: BTreeMap::new(),
+            index: IndexKind::default(),
             index_memory: defaults::index_memory(),
+            index_dir: None,
+            index_disk: defaults::index_disk(),
             compaction: defaults::compaction(),
             deletion_vectors: defaults::deletion_vectors(),
             change_data_feed: false,
@@ -251,7 +283,11 @@ impl DeltaConfig {
         if self.index_memory < 1 << 20 {
             let bytes = self.index_memory;
             let error = Error::config("delta.index_memory", format!("`index_memory` is {bytes} bytes"));
-            problems.push(error.hint("at least 1 MiB; 13 bytes hold the key of a row"));
+            problems.push(error.hint("at least 1 MiB; 9 bytes hold the key of a row"));
+        }
+        if self.index == IndexKind::Exact && self.index_disk == 0 {
+            let why = "`index: exact` lies on local disk, and `index_disk` is 0";
+            problems.push(Error::config("delta.index_disk", why).hint("give it 10 bytes a row, or leave `index` out"));
         }
         problems
     }

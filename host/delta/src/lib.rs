@@ -18,7 +18,7 @@ mod template;
 mod tests;
 mod upsert;
 
-pub use config::{DeltaConfig, Mode, SchemaChange, SchemaEvolution, SchemaRule};
+pub use config::{DeltaConfig, IndexKind, Mode, SchemaChange, SchemaEvolution, SchemaRule};
 pub use records::ObjectRecords;
 pub use sink::DeltaSink;
 pub use store::S3Config;
@@ -26,3 +26,5 @@ pub use stored_letters::{Letter, letters};
 
 /// Names of our own columns start so; no column of a source may.
 pub(crate) const META_PREFIX: &str = "_millrace_";
+#[doc(hidden)]
+pub use upsert::index::measure::{IndexCost, index_costs};

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::chain::{Halt, Passed, SharedQuarantine, diverged};
 use super::keeper::Keeper;
+use super::reader::Pace;
 use super::resnapshot::{Ended, Taken};
 use super::settings::{Mutant, Settings};
 use super::swap::Swapped;
@@ -33,8 +33,7 @@ pub(super) struct Tables {
 /// The committer's ends of what it shares with the reader and the stages.
 pub(super) struct Ends {
     pub acknowledge: watch::Sender<Option<Position>>,
-    /// How long the last commit took, microseconds.
-    pub commit_micros: Arc<AtomicU64>,
+    pub pace: Arc<Pace>,
     /// Up to where verdicts were settled at the start.
     pub settled: BTreeMap<SourceKey, Order>,
     pub quarantine: SharedQuarantine,
@@ -46,7 +45,7 @@ impl Ends {
         settled: BTreeMap<SourceKey, Order>,
         quarantine: SharedQuarantine,
     ) -> Self {
-        Self { acknowledge, commit_micros: Arc::default(), settled, quarantine }
+        Self { acknowledge, pace: Arc::default(), settled, quarantine }
     }
 }
 
@@ -171,6 +170,7 @@ impl Committer<'_> {
                 self.commit_letters(&letters_cut).await?;
                 self.sink.commit(cut).await?;
             }
+            self.ends.pace.note_rewritten(self.sink.rewritten());
         }
         for (source, order) in &cut.last {
             let committed = self.committed.entry(source.clone()).or_insert(*order);
@@ -178,7 +178,7 @@ impl Committer<'_> {
         }
         self.record_late_swap().await?;
         let took = self.env.monotonic().saturating_sub(started);
-        self.ends.commit_micros.store(took.as_micros() as u64, Ordering::Relaxed);
+        self.ends.pace.note_time(took);
         self.book(cut, &counts, took);
         // A sink with records of its own keeps positions.
         if cut.rows > 0 && self.sink.records().is_some() {

@@ -288,7 +288,7 @@ fn spawn_ahead(pipeline: &Pipeline, ahead: Ahead) -> (Running, Ends) {
         start: opened.start,
         acknowledge: acknowledged,
         stop: stopped,
-        commit_micros: ends.commit_micros.clone(),
+        pace: ends.pace.clone(),
         settings: pipeline.settings.clone(),
         env: pipeline.env.clone(),
     };

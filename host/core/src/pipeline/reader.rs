@@ -29,11 +29,45 @@ pub(super) struct Reader {
     /// Positions that are durable and recorded.
     pub acknowledge: watch::Receiver<Option<Position>>,
     pub stop: watch::Receiver<bool>,
-    /// How long the last commit took, microseconds: slow commits make longer cuts.
-    pub commit_micros: Arc<AtomicU64>,
+    pub pace: Arc<Pace>,
     pub settings: Settings,
     pub env: Arc<dyn Environment>,
 }
+
+/// What the last commit says of how long cuts should be.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// How long it took.
+    micros: AtomicU64,
+    /// Rows by which what it wrote anew would be paid.
+    worth_rows: AtomicU64,
+}
+
+impl Pace {
+    pub(super) fn note_time(&self, took: Duration) {
+        self.micros.store(took.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// `bytes`: [`crate::sink::Sink::rewritten`].
+    pub(super) fn note_rewritten(&self, bytes: u64) {
+        self.worth_rows.store(bytes / REWRITTEN_A_ROW, Ordering::Relaxed);
+    }
+
+    /// How long a cut that has so many rows waits from its first change on: longer where commits are slow, and as long as
+    /// it may where its few rows are not worth what a commit writes anew.
+    fn interval(&self, rows: u64, settings: &Settings) -> Duration {
+        let commit = Duration::from_micros(self.micros.load(Ordering::Relaxed));
+        let longest = settings.cut_interval_max.max(settings.cut_interval);
+        if rows > 0 && rows < self.worth_rows.load(Ordering::Relaxed) {
+            return longest;
+        }
+        (commit * 5).clamp(settings.cut_interval, longest)
+    }
+}
+
+/// Bytes that a commit may write anew for each of its rows before cuts get longer. 4 KiB: about what a commit of one row
+/// writes in any case, its file's footer and the log.
+const REWRITTEN_A_ROW: u64 = 4 << 10;
 
 /// How often a cut goes through where nothing happens: what a person waits for a new version on a quiet source.
 const BEAT: Duration = Duration::from_secs(1);
@@ -148,9 +182,8 @@ impl Reader {
         }
     }
 
-    fn cut_interval(&self) -> Duration {
-        let commit = Duration::from_micros(self.commit_micros.load(Ordering::Relaxed));
-        (commit * 5).clamp(self.settings.cut_interval, self.settings.cut_interval_max)
+    fn cut_interval(&self, progress: &Progress) -> Duration {
+        self.pace.interval(progress.cut.rows(), &self.settings)
     }
 
     /// Sleeps until the cut's time is over; for ever where it has no rows, or stands inside a transaction, since only the
@@ -158,7 +191,7 @@ impl Reader {
     fn until_due(&self, progress: &Progress) -> futures::future::BoxFuture<'static, ()> {
         match progress.opened {
             Some(opened) if progress.is_at_boundary() => {
-                let due = (opened + self.cut_interval()).saturating_sub(self.env.monotonic());
+                let due = (opened + self.cut_interval(progress)).saturating_sub(self.env.monotonic());
                 self.env.sleep(due)
             }
             _ if progress.is_idle() => self.env.sleep(BEAT),
@@ -180,7 +213,7 @@ impl Reader {
         let (Some(opened), true) = (progress.opened, progress.is_at_boundary()) else { return false };
         progress.cut.rows() >= self.settings.cut_rows
             || progress.cut.bytes() >= self.settings.cut_bytes
-            || self.env.monotonic().saturating_sub(opened) >= self.cut_interval()
+            || self.env.monotonic().saturating_sub(opened) >= self.cut_interval(progress)
     }
 
     /// Ends the cut at the boundary where it stands.
@@ -254,5 +287,29 @@ impl Progress {
     /// Whether nothing was appended since the last complete boundary.
     fn is_at_boundary(&self) -> bool {
         self.at.as_ref().is_some_and(|(_, rows)| *rows == self.cut.rows())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_get_longer_where_commits_are_slow_or_write_much_anew_for_few_rows() {
+        let seconds = Duration::from_secs;
+        let settings = Settings { cut_interval: seconds(1), cut_interval_max: seconds(10), ..Settings::default() };
+        let pace = Pace::default();
+        assert_eq!(pace.interval(5, &settings), seconds(1));
+        pace.note_time(seconds(1));
+        assert_eq!(pace.interval(5, &settings), seconds(5));
+        pace.note_time(seconds(7));
+        assert_eq!(pace.interval(5, &settings), seconds(10), "not beyond the bound");
+        pace.note_time(Duration::ZERO);
+        pace.note_rewritten(800 << 10);
+        assert_eq!(pace.interval(199, &settings), seconds(10), "4 KiB a row are worth waiting for more rows");
+        assert_eq!(pace.interval(200, &settings), seconds(1), "enough rows end the cut at its time");
+        assert_eq!(pace.interval(0, &settings), seconds(1), "a place without rows commits nothing");
+        pace.note_rewritten(0);
+        assert_eq!(pace.interval(1, &settings), seconds(1));
     }
 }

@@ -65,7 +65,7 @@ async fn take(pipeline: &Pipeline, keeper: Keeper, wanted: &SourceKey) -> Result
         start: opened.start,
         acknowledge: acknowledged,
         stop: stopped,
-        commit_micros: ends.commit_micros.clone(),
+        pace: ends.pace.clone(),
         settings: pipeline.settings.clone(),
         env: pipeline.env.clone(),
     };

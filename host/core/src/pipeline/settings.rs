@@ -11,7 +11,8 @@ pub struct Settings {
     /// A cut is committed when its first change has waited this long. 250 ms: between the 100 ms that a person
     /// sees and the second after which small commits stop paying.
     pub cut_interval: Duration,
-    /// What the interval may grow to when commits are slow: a commit should cost at most a fifth of the time.
+    /// What the interval may grow to when commits are slow (one should cost at most a fifth of the time), or write much anew
+    /// for few rows.
     pub cut_interval_max: Duration,
     /// Row images after which a cut ends at the next commit. 100,000: a good Parquet file, some 50 MB in Arrow.
     pub cut_rows: u64,

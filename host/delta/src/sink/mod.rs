@@ -54,7 +54,7 @@ pub(crate) struct Owner {
     pub stores_all_positions: bool,
     /// Properties that every table of the sink has.
     pub properties: BTreeMap<String, Option<String>>,
-    /// Held by the one compaction that runs: it takes a core, and the stream wants the others.
+    /// Held by the one compaction or merge of keys that runs: it takes a core, and the stream wants the others.
     pub compaction_turn: Arc<Semaphore>,
 }
 
@@ -137,8 +137,7 @@ impl DeltaSink {
         let own = base.at(&format!("_millrace/{}", safe_name(pipeline)))?;
         Ok(Self {
             records: Arc::new(ObjectRecords::new(own, Arc::clone(&environment))),
-            cache: (config.mode == Mode::Upsert)
-                .then(|| Arc::new(KeyCache::new(usize::try_from(config.index_memory).unwrap_or(usize::MAX)))),
+            cache: (config.mode == Mode::Upsert).then(|| Arc::new(KeyCache::new(&config))),
             letters: Refused::new(),
             config,
             pipeline: pipeline.to_owned(),
@@ -167,6 +166,13 @@ impl DeltaSink {
     ) -> Result<Self> {
         let template = Template::parse("/{namespace}/{table}")?;
         Self::build(config, template, Some(base), pipeline, environment)
+    }
+
+    /// As `index_memory`, but less than a pipeline file may say.
+    #[cfg(test)]
+    pub(crate) fn with_index_memory(mut self, index_memory: u64) -> Self {
+        self.cache = Some(Arc::new(KeyCache::new(&DeltaConfig { index_memory, ..self.config.clone() })));
+        self
     }
 
     fn meta(&self) -> MetaColumns {
@@ -409,6 +415,10 @@ impl Sink for DeltaSink {
         let store = self.base.at(&format!("_millrace/{}/provenance", safe_name(&self.pipeline)))?;
         let mut table = ProvenanceTable::open(store, Arc::clone(&self.environment)).await?;
         table.append(line).await
+    }
+
+    fn rewritten(&self) -> u64 {
+        self.tables.values().map(|table| table.rewritten).sum()
     }
 
     fn committed(&self) -> BTreeMap<TableName, u64> {

@@ -63,6 +63,8 @@ pub(crate) struct SinkTable {
     pub compaction: bool,
     /// Row images committed by this host.
     pub committed: u64,
+    /// Bytes of deletion vectors that the last cut wrote.
+    pub rewritten: u64,
 }
 
 fn is_shell(state: &TableState) -> bool {
@@ -124,6 +126,7 @@ impl SinkTable {
             },
             compaction: config.compaction,
             committed: 0,
+            rewritten: 0,
         })
     }
 

@@ -207,6 +207,7 @@ impl SinkTable {
     /// Errors: as [`millrace_core::sink::Sink::commit`]; `table.replanned` (reload) where the table as it is now refuses
     /// changes that are on their way.
     pub(super) async fn commit_rows(&mut self, cut: &Cut, owner: &Owner, letters: &Refused) -> Result<()> {
+        self.rewritten = 0;
         if self.is_empty() {
             return Ok(());
         }
@@ -215,6 +216,7 @@ impl SinkTable {
             let staged = self.upserts.as_ref().and_then(Upserts::staged);
             let staged = staged.ok_or_else(|| Error::bug("a cut is committed before it is prepared"))?;
             let (files, images): (Vec<Action>, u64) = (staged.actions().collect(), staged.images);
+            self.rewritten = staged.rewritten;
             let answer = self.commit_files(files, positions.clone(), owner, Some(staged.files_at)).await;
             match answer {
                 Ok(()) => return self.note_committed(images),
@@ -234,6 +236,9 @@ impl SinkTable {
             return self.commit(cut, owner).await;
         }
         self.commit_rows(cut, owner, letters).await?;
+        if let Some(upserts) = &mut self.upserts {
+            upserts.merge_keys(&self.table, &owner.compaction_turn);
+        }
         if self.compaction
             && let Err(error) = self.compact(owner).await
         {

@@ -18,6 +18,7 @@ mod upsert_compaction;
 mod upsert_errors;
 mod upsert_faults;
 mod upsert_foreign;
+mod upsert_index;
 mod upsert_property;
 mod upsert_race;
 mod upsert_spark;

@@ -137,6 +137,8 @@ pub(super) struct Lake {
     pub folder: tempfile::TempDir,
     pub machine: Arc<Machine>,
     pub config: DeltaConfig,
+    /// Bytes for keys in memory, where it is less than a pipeline file may say.
+    pub index_memory: Option<u64>,
 }
 
 impl Lake {
@@ -144,7 +146,7 @@ impl Lake {
         let folder = tempfile::tempdir().unwrap();
         let mut config = DeltaConfig::new(format!("{}/{{namespace}}/{{table}}", folder.path().display()));
         config.mode = mode;
-        Self { folder, machine: Machine::new(), config }
+        Self { folder, machine: Machine::new(), config, index_memory: None }
     }
 
     /// For mirrors by deletion vectors, and by files that are written anew.
@@ -157,7 +159,12 @@ impl Lake {
     }
 
     pub(super) fn sink(&self) -> DeltaSink {
-        DeltaSink::new(self.config.clone(), PIPELINE, Arc::clone(&self.machine) as Arc<dyn Environment>).unwrap()
+        let environment = Arc::clone(&self.machine) as Arc<dyn Environment>;
+        let sink = DeltaSink::new(self.config.clone(), PIPELINE, environment).unwrap();
+        match self.index_memory {
+            Some(bytes) => sink.with_index_memory(bytes),
+            None => sink,
+        }
     }
 
     /// A sink on another store over the same folder: faults are put in between.

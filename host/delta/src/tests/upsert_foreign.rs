@@ -9,7 +9,7 @@ use super::mirror::current;
 use super::others::by_others;
 use super::support::*;
 use super::upsert::{Image, images};
-use crate::config::Mode;
+use crate::config::{IndexKind, Mode};
 use crate::sink::DeltaSink;
 use ChangeType::{Delete, Insert, UpdatePostimage as Post};
 
@@ -55,7 +55,9 @@ async fn what_others_commit_between_our_plan_and_our_commit_is_heeded() {
         ("delete", [("1", "a1"), ("2", "b1"), ("3", "c1")]),
     ];
     let both = |case: (&'static str, _)| Lake::of_current_rows().map(|lake| (case, lake));
-    for ((what, expected), lake) in cases.into_iter().flat_map(both) {
+    for ((what, expected), mut lake) in cases.into_iter().flat_map(both) {
+        lake.config.index_dir = Some(lake.path("index"));
+        lake.config.index = IndexKind::Exact;
         let table = lake.path("public/orders");
         let mut sink = lake.sink();
         fenced(&mut sink, 1, &[]).await;

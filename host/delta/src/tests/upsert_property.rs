@@ -10,7 +10,7 @@ use super::feed::{feed_of, replayed};
 use super::mirror::*;
 use super::others::{by_all_but_spark, by_duckdb, by_others, by_quick_ones};
 use super::support::*;
-use crate::config::{SchemaChange, SchemaEvolution, SchemaRule};
+use crate::config::{IndexKind, SchemaChange, SchemaEvolution, SchemaRule};
 use crate::file::layout::Layout;
 use crate::file::meta::MetaColumns;
 use crate::file::types::conversion;
@@ -45,9 +45,11 @@ impl Run {
             lake.config.partition_by = vec!["region".into()];
         }
         lake.config.checkpoint_interval = 1 + source.dice.below(6);
-        // In some runs no key fits in memory: every cut reads them from the files.
-        if source.dice.one_in(3) {
-            lake.config.index_memory = 1 << 20;
+        // In some runs hardly a key fits in memory: they go to disk, or every cut reads them from the files.
+        lake.index_memory = [None, Some(0), Some(4 << 10)][source.dice.below(3) as usize];
+        if !source.dice.one_in(3) {
+            lake.config.index_dir = Some(lake.path("index"));
+            lake.config.index = if source.dice.one_in(2) { IndexKind::Exact } else { IndexKind::Files };
         }
         if source.dice.one_in(2) {
             let types = source.dice.one_in(2);
@@ -199,14 +201,15 @@ impl Run {
         assert_eq!(replayed(feed), expected);
     }
 
-    /// Compactions in the log, and how many of them marked rows that went while they ran.
-    fn compactions(&self) -> (usize, usize) {
+    /// Compactions in the log, how many of them marked rows that went while they ran, and sets of keys on disk.
+    fn met(&self) -> [usize; 3] {
         let log = self.lake.path("public/orders/_delta_log");
         let texts =
             std::fs::read_dir(&log).unwrap().map(|f| std::fs::read_to_string(f.unwrap().path()).unwrap_or_default());
         let compactions: Vec<String> = texts.filter(|text| text.contains(r#""operation":"OPTIMIZE""#)).collect();
         let added = |text: &String| text.lines().any(|l| l.starts_with(r#"{"add""#) && l.contains("deletionVector"));
-        (compactions.len(), compactions.iter().filter(|text| added(text)).count())
+        let merged = super::upsert_index::stored(&self.lake).iter().filter(|(_, files)| *files > 1).count();
+        [compactions.len(), compactions.iter().filter(|text| added(text)).count(), merged]
     }
 
     async fn check_by_others(&self, with_spark: bool) {
@@ -221,7 +224,7 @@ impl Run {
     }
 }
 
-async fn sequence(kind: KeyKind, seed: u64, (keys, cuts): (u64, u64), lake: Lake) -> (usize, usize) {
+async fn sequence(kind: KeyKind, seed: u64, (keys, cuts): (u64, u64), lake: Lake) -> [usize; 3] {
     let mut run = Run::new(kind, seed, keys, lake);
     let mut sink = run.start().await;
     if run.source.dice.one_in(2) {
@@ -267,7 +270,8 @@ async fn sequence(kind: KeyKind, seed: u64, (keys, cuts): (u64, u64), lake: Lake
             }
             _ => {}
         }
-        assert!(sink.prepare(&cut).await.unwrap().refused.is_empty());
+        let refused = sink.prepare(&cut).await.unwrap().refused;
+        assert!(refused.is_empty(), "{}", refused[0].reason);
         sink.commit(&cut).await.unwrap();
         run.check().await;
     }
@@ -278,7 +282,7 @@ async fn sequence(kind: KeyKind, seed: u64, (keys, cuts): (u64, u64), lake: Lake
     if run.lake.config.change_data_feed && !run.source.evolves.types {
         run.check_feed();
     }
-    run.compactions()
+    run.met()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -296,25 +300,35 @@ async fn the_table_is_the_source_after_every_commit_whatever_its_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_table_is_the_source_while_it_is_compacted() {
-    let (mut compactions, mut overtaken) = (0, 0);
+    let mut met = [0; 3];
     for (place, kind) in KEY_KINDS.into_iter().enumerate() {
         let seed = 500_000 + place as u64;
         for lake in Lake::of_current_rows() {
             eprintln!("{kind:?}, seed {seed}, deletion vectors: {}", lake.config.deletion_vectors);
-            let (all, marked) = sequence(kind, seed, (1_000, 50), lake).await;
-            compactions += all;
-            overtaken += marked;
+            let one = sequence(kind, seed, (1_000, 50), lake).await;
+            met.iter_mut().zip(one).for_each(|(all, one)| *all += one);
         }
     }
+    let [compactions, overtaken, sets] = met;
     assert!(compactions > 5 && overtaken > 2, "{compactions} compactions, {overtaken} of them beside changes");
+    assert!(sets > 0, "keys were merged");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_files_are_read_right_whether_their_keys_fit_in_memory_or_not() {
+async fn large_files_are_read_right_wherever_their_keys_are() {
     for kind in [KeyKind::Long, KeyKind::Text] {
-        for (index_memory, lake) in [1 << 20, 64 << 20].into_iter().zip(Lake::of_current_rows()) {
+        let [vectors, rewriting] = Lake::of_current_rows();
+        let [exact, _] = Lake::of_current_rows();
+        let ways = [
+            (1 << 20, false, IndexKind::Files, vectors),
+            (64 << 20, false, IndexKind::Files, rewriting),
+            (3 << 20, true, IndexKind::Exact, exact),
+        ];
+        for (index_memory, index_dir, index, lake) in ways {
             let mut run = Run::new(kind, 900, 150_000, lake);
-            run.lake.config.index_memory = index_memory;
+            run.lake.index_memory = Some(index_memory);
+            run.lake.config.index_dir = index_dir.then(|| run.lake.path("index"));
+            run.lake.config.index = index;
             run.lake.config.partition_by = Vec::new();
             let mut sink = run.start().await;
             for changes in [250_000, 20_000, 20_000] {

@@ -56,6 +56,12 @@ impl KeyForm {
         self.fields.iter().map(|f| width(&f.ty)).sum()
     }
 
+    /// Names and types, in order.
+    pub(crate) fn shown(&self) -> String {
+        let columns: Vec<String> = self.fields.iter().map(|f| format!("{} {}", f.name, f.ty)).collect();
+        columns.join(", ")
+    }
+
     /// Whether a key's code says it all.
     pub(crate) fn is_exact(&self) -> bool {
         self.width().is_some_and(|w| w <= EXACT_BYTES)
@@ -231,7 +237,7 @@ fn shuffled(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn hash(key: &[u8]) -> u64 {
+pub(super) fn hash(key: &[u8]) -> u64 {
     let mut state = 0x9e37_79b9_7f4a_7c15 ^ key.len() as u64;
     for chunk in key.chunks(8) {
         state = shuffled(state.rotate_left(23) ^ padded(chunk));

@@ -10,12 +10,14 @@ use millrace_core::{Error, Result};
 use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 use roaring::RoaringTreemap;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::bounds::{Facts, facts};
-use super::index::{FileKeys, KeyCache};
+use super::index::{Asked, Exact, FileKeys, Home, KeyCache};
 use super::keys::{Bounds, Keys, SharedForm, escape, integer, long};
 use crate::file::reader::{FileReader, Rows};
+use crate::log::Table;
 use crate::log::actions::Add;
 use crate::log::deletion_vectors;
 use crate::log::schema::{DeltaType, Field};
@@ -64,7 +66,7 @@ impl Wanted {
     fn probe(&self, keys: &FileKeys, range: std::ops::Range<usize>) -> Vec<Hit> {
         let mut hits = Vec::new();
         for place in range {
-            hits.extend(keys.find(self.codes[place]).iter().map(|row| Hit { row: *row, key: place as u32 }));
+            hits.extend(keys.find(self.codes[place]).map(|row| Hit { row: row as u32, key: place as u32 }));
         }
         hits
     }
@@ -90,9 +92,9 @@ pub(crate) struct Found {
 pub(crate) struct Target {
     pub store: Store,
     pub form: SharedForm,
-    /// The table's place: files of several tables share the cache.
-    pub name: Arc<str>,
-    pub cache: Arc<KeyCache>,
+    pub keys: Home,
+    /// `None` before the first look.
+    exact: Option<Exact>,
     facts: HashMap<Arc<str>, Arc<Facts>>,
     /// By path: the vector's id, and the rows that are gone.
     gone: HashMap<Arc<str>, (String, Arc<RoaringTreemap>)>,
@@ -105,15 +107,14 @@ struct Lookup {
     add: Arc<Add>,
     wanted: Arc<Wanted>,
     range: std::ops::Range<usize>,
-    name: Arc<str>,
-    cache: Arc<KeyCache>,
+    keys: Home,
     since: u64,
 }
 
 impl Target {
     pub(crate) fn new(store: Store, form: SharedForm, cache: Arc<KeyCache>) -> Self {
-        let name = store.location().into();
-        Self { store, form, name, cache, facts: HashMap::new(), gone: HashMap::new() }
+        let keys = Home::new(cache, store.location().into());
+        Self { store, form, keys, exact: None, facts: HashMap::new(), gone: HashMap::new() }
     }
 
     pub(crate) fn facts(&mut self, add: &Add) -> Arc<Facts> {
@@ -127,16 +128,18 @@ impl Target {
 
     /// Forgets files that the table no longer has.
     pub(crate) fn keep(&mut self, has: impl Fn(&str) -> bool) {
-        let cache = &self.cache;
-        let name = &self.name;
+        let keys = &self.keys;
         self.facts.retain(|path, _| {
             let stays = has(path);
             if !stays {
-                cache.forget(name, path);
+                keys.forget(path);
             }
             stays
         });
         self.gone.retain(|path, _| has(path));
+        if let Some(exact) = &mut self.exact {
+            exact.keep(&self.keys, &has);
+        }
     }
 
     /// Rows of `add` that are gone.
@@ -159,6 +162,23 @@ impl Target {
 
     pub(crate) fn note_gone(&mut self, path: &str, id: String, rows: &Arc<RoaringTreemap>) {
         self.gone.insert(path.into(), (id, Arc::clone(rows)));
+    }
+
+    /// The exact index; what is on disk is looked at once.
+    async fn index(&mut self, files: &[Arc<Add>]) -> Result<&mut Exact> {
+        let opened = match self.exact.take() {
+            Some(known) => known,
+            None => self.keys.open(self.form.shown(), files).await?,
+        };
+        Ok(self.exact.insert(opened))
+    }
+
+    /// Merges keys beside the stream. `turn`: held while it is done.
+    pub(crate) fn merge_keys(&mut self, table: &Table, turn: &Arc<Semaphore>) {
+        if let (Some(exact), Some(files)) = (&mut self.exact, table.state().and_then(|s| s.files.as_ref())) {
+            let files: Vec<Arc<Add>> = files.iter().cloned().collect();
+            exact.advance(&self.keys, table.environment(), &files, turn);
+        }
     }
 
     /// The rows of `wanted` in these files, less those that are gone.
@@ -185,16 +205,21 @@ impl Target {
 
     /// Rows that may have a wanted key, by code.
     async fn probe(&mut self, wanted: &Arc<Wanted>, files: &[Arc<Add>]) -> Result<Vec<(Arc<Add>, Vec<Hit>)>> {
-        let since = self.cache.now();
-        let mut maybe = Vec::new();
-        let mut unread = Vec::new();
+        let mut asked = Asked::new();
         for add in files {
-            let facts = self.facts(add);
-            let range = wanted.within(facts.bounds.as_ref());
-            if range.is_empty() {
-                continue;
+            let range = wanted.within(self.facts(add).bounds.as_ref());
+            if !range.is_empty() {
+                asked.insert(&add.path, (add, range));
             }
-            match self.cache.get(&self.name, &add.path.as_str().into()) {
+        }
+        let since = self.keys.now();
+        let found = self.index(files).await?.find(&wanted.codes, &mut asked);
+        let hit = |(row, key)| Hit { row, key };
+        let mut maybe: Vec<(Arc<Add>, Vec<Hit>)> =
+            found.into_iter().map(|(add, rows)| (add, rows.into_iter().map(hit).collect())).collect();
+        let mut unread = Vec::new();
+        for (add, range) in asked.into_values() {
+            match self.keys.get(&add.path) {
                 Some(keys) => maybe.push((Arc::clone(add), wanted.probe(&keys, range))),
                 None => unread.push(Lookup {
                     store: self.store.clone(),
@@ -202,8 +227,7 @@ impl Target {
                     add: Arc::clone(add),
                     wanted: Arc::clone(wanted),
                     range,
-                    name: Arc::clone(&self.name),
-                    cache: Arc::clone(&self.cache),
+                    keys: self.keys.clone(),
                     since,
                 }),
             }
@@ -223,11 +247,19 @@ impl Target {
 
 impl Lookup {
     async fn look(self) -> Result<(Arc<Add>, Vec<Hit>)> {
+        if let Some(keys) = self.keys.load(&self.add).await? {
+            let hits = self.wanted.probe(&keys, self.range);
+            return Ok((self.add, hits));
+        }
         let reader = FileReader::open(&self.store, &self.add).await?;
-        let hits = if self.cache.would_keep(reader.rows(), self.since) {
+        let hits = if self.keys.would_keep(reader.rows(), self.since) {
             let keys = Arc::new(file_keys(reader, &self.form).await?);
-            self.cache.insert(&self.name, &self.add.path.as_str().into(), &keys, self.since);
-            self.wanted.probe(&keys, self.range)
+            let writing = self.keys.insert(&self.add, &keys, self.since);
+            let hits = self.wanted.probe(&keys, self.range);
+            if let Some(writing) = writing {
+                writing.await.map_err(|e| Error::bug(format!("writing the index ended: {e}")))?;
+            }
+            hits
         } else {
             metrics::counter!("millrace_delta_key_scans_total").increment(1);
             scan(reader, &self.wanted).await?
@@ -290,7 +322,7 @@ async fn scan(reader: FileReader, wanted: &Wanted) -> Result<Vec<Hit>> {
             let first = group.map_or(0, |(first, _)| first);
             if keys.has(row) {
                 let places = wanted.by_code.find(form.code(keys.get(row)));
-                hits.extend(places.iter().map(|place| Hit { row: first + passed, key: *place }));
+                hits.extend(places.map(|place| Hit { row: first + passed, key: place as u32 }));
             }
             passed += 1;
         }

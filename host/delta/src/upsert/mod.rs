@@ -25,6 +25,7 @@ use millrace_core::position::SourceKey;
 use millrace_core::sink::Refusal;
 use millrace_core::{Error, Result};
 use roaring::RoaringTreemap;
+use tokio::sync::Semaphore;
 
 use self::feed::Feed;
 pub(crate) use self::fold::Refused;
@@ -76,6 +77,8 @@ pub(crate) struct Staged {
     pub files_at: Option<u64>,
     /// Row images that it is made of.
     pub images: u64,
+    /// Bytes of deletion vectors.
+    pub rewritten: u64,
     new_files: Vec<NewFile>,
     gone: Vec<(String, String, Arc<RoaringTreemap>)>,
 }
@@ -330,6 +333,13 @@ impl Upserts {
         }
     }
 
+    /// Merges keys beside the stream. `turn`: held while it is done.
+    pub(crate) fn merge_keys(&mut self, table: &Table, turn: &Arc<Semaphore>) {
+        if let Some(target) = &mut self.target {
+            target.merge_keys(table, turn);
+        }
+    }
+
     /// Takes in what the table has now.
     fn note(&mut self, table: &Table, staged: Staged) -> Result<()> {
         let target = self.target()?;
@@ -338,9 +348,9 @@ impl Upserts {
         }
         let files = table.state().and_then(|s| s.files.as_ref());
         target.keep(|path| files.is_some_and(|f| f.get(path).is_some()));
-        let since = target.cache.now();
+        let since = target.keys.now();
         for file in &staged.new_files {
-            target.cache.insert(&target.name, &file.add.path.as_str().into(), &file.keys, since);
+            drop(target.keys.insert(&file.add, &file.keys, since));
         }
         let count = files.map_or(0, |f| f.len());
         metrics::gauge!("millrace_delta_files", "table" => table.place()).set(count as f64);

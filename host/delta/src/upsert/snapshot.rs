@@ -101,20 +101,22 @@ fn mark(marked: &mut Marked, add: &Arc<Add>, rows: Vec<u32>) {
 impl Target {
     /// The keys of a whole file, from memory or from the file.
     async fn keys_of(&mut self, add: &Arc<Add>) -> Result<Arc<FileKeys>> {
-        let path: Arc<str> = add.path.as_str().into();
-        if let Some(keys) = self.cache.get(&self.name, &path) {
+        if let Some(keys) = self.keys.get(&add.path) {
             return Ok(keys);
         }
-        let since = self.cache.now();
+        if let Some(keys) = self.keys.load(add).await? {
+            return Ok(keys);
+        }
+        let since = self.keys.now();
         let reader = FileReader::open(&self.store, add).await?;
         let keys = Arc::new(file_keys(reader, &self.form).await?);
-        self.cache.insert(&self.name, &path, &keys, since);
+        drop(self.keys.insert(add, &keys, since));
         Ok(keys)
     }
 
     /// Rows of a file whose key a later row of it has as well.
     async fn repeated_within(&mut self, add: &Arc<Add>, keys: &FileKeys) -> Result<Vec<u32>> {
-        let groups: Vec<Vec<u32>> = keys.repeated().map(|(_, rows)| rows.to_vec()).collect();
+        let groups: Vec<Vec<u32>> = keys.repeated().into_iter().map(|(_, rows)| rows).collect();
         if groups.is_empty() {
             return Ok(Vec::new());
         }

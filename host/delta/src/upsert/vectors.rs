@@ -36,6 +36,7 @@ pub(super) async fn mark(
     let vectors: Vec<&RoaringTreemap> = marked.iter().map(|(_, gone, _)| gone.as_ref()).collect();
     let written = deletion_vectors::write(table.store(), &table.random_id(), &vectors).await?;
     for ((add, gone, physical), descriptor) in marked.into_iter().zip(written) {
+        staged.rewritten += u64::from(descriptor.size_in_bytes.unsigned_abs());
         staged.gone.push((add.path.clone(), descriptor.unique_id(), gone));
         staged.adds.push(Add {
             stats: Some(loosened(add.stats.as_deref(), physical)),

@@ -252,10 +252,11 @@ fn sink_root(template: &str) -> &str {
 
 /// A commit to a table of current rows writes anew what it knows of every file that it touches: ten a second would leave
 /// millions of entries a day in the log. Between its commits and an object store lie more round trips than a disk has.
-fn cut_interval(sink: &SinkEntry) -> Option<Duration> {
+/// 10 s: what a mirror may lag behind where its commits are slow, or where its changes are few and the vectors large.
+fn cut_intervals(sink: &SinkEntry) -> Option<(Duration, Duration)> {
     let delta = sink.delta.as_ref().filter(|delta| delta.mode == Mode::Upsert)?;
     let local = !delta.path.contains("://") || delta.path.starts_with("file://");
-    Some(Duration::from_secs(if local { 1 } else { 5 }))
+    Some((Duration::from_secs(if local { 1 } else { 5 }), Duration::from_secs(10)))
 }
 
 /// Keys wait behind their letters where a table holds the current row of each, and letters can be read back.
@@ -276,7 +277,9 @@ fn quarantine(config: &PipelineFile) -> Option<Policy> {
 fn settings(config: &PipelineFile) -> Settings {
     let (entry, letters) = (&config.settings, config.dead_letters.as_ref());
     let default = Settings::default();
-    let default = Settings { cut_interval: cut_interval(&config.sink).unwrap_or(default.cut_interval), ..default };
+    let (cut_interval, cut_interval_max) =
+        cut_intervals(&config.sink).unwrap_or((default.cut_interval, default.cut_interval_max));
+    let default = Settings { cut_interval, cut_interval_max, ..default };
     let batch = BatchLimits {
         rows: entry.batch.rows.map_or(default.batch.rows, |r| r as usize),
         bytes: entry.batch.bytes.map_or(default.batch.bytes, |b| b.0 as usize),
@@ -320,7 +323,11 @@ impl Parts for WiredParts {
 
     fn sink(&self) -> Result<Box<dyn Sink>> {
         Ok(match &self.sink {
-            SinkChoice::Delta(config) => Box::new(DeltaSink::new(config.clone(), &self.pipeline, self.env.clone())?),
+            SinkChoice::Delta(config) => {
+                let index_dir = config.index_dir.clone().or_else(|| Some(self.state_dir.join("index")));
+                let config = DeltaConfig { index_dir, ..config.clone() };
+                Box::new(DeltaSink::new(config, &self.pipeline, self.env.clone())?)
+            }
             SinkChoice::Stdout(config) => Box::new(config.build()),
             SinkChoice::Null(config) => Box::new(config.build()),
         })
