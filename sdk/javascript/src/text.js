@@ -20,6 +20,13 @@ export function decode(data, from, to) {
   return text;
 }
 
+/** Bytes as a string if they are ASCII, which most text is: read as a whole, without a look at each. Else undefined. */
+export function decodeAscii(data) {
+  let text = '';
+  for (let at = 0; at < data.length; at += 4096) text += String.fromCharCode.apply(null, data.subarray(at, at + 4096));
+  return /[^\x00-\x7f]/.test(text) ? undefined : text;
+}
+
 /** Appends text to a growing buffer. A half of a surrogate pair becomes U+FFFD, as in TextEncoder. */
 export function encodeInto(bytes, text) {
   for (let i = 0; i < text.length; i++) {

@@ -62,19 +62,23 @@ export class TransformPlan {
 
   /** Keeps the rows for whose value `keep` says so, and those without one: NULL, or not sent. */
   filter(column, keep, { as } = {}) {
-    this.filterCells(column, (value) => value === null || keep(value), { as });
+    this.filterAny(column, keep, as, false);
   }
 
   /** Keeps the rows for whose cell `keep` says so, NULL (null) included; those not sent are kept. */
   filterCells(column, keep, { as } = {}) {
+    this.filterAny(column, keep, as, true);
+  }
+
+  filterAny(column, keep, as, nulls) {
     const slot = this.input(column, as, 'filter');
     if (slot === undefined) return;
     this.mayDrop();
     this.operations.push((batch, outcome) => {
-      const cells = batch.columns[slot];
-      for (let row = 0; row < batch.rows; row++) {
-        const value = cells.get(row);
-        if (value !== NOT_SENT && !keep(value)) outcome.drop(row);
+      const values = batch.columns[slot].values();
+      for (let row = 0; row < values.length; row++) {
+        const value = values[row];
+        if (value !== NOT_SENT && (nulls || value !== null) && !keep(value)) outcome.drop(row);
       }
     });
   }
@@ -85,9 +89,9 @@ export class TransformPlan {
     if (slot === undefined) return;
     this.mayRoute();
     this.operations.push((batch, outcome) => {
-      const cells = batch.columns[slot];
-      for (let row = 0; row < batch.rows; row++) {
-        const value = cells.get(row);
+      const values = batch.columns[slot].values();
+      for (let row = 0; row < values.length; row++) {
+        const value = values[row];
         const table = value === null || value === NOT_SENT ? undefined : to(value);
         if (table !== undefined && table !== null) outcome.route(row, table);
       }
@@ -107,16 +111,30 @@ export class TransformPlan {
     const write = this.replace(column, type);
     this.effect('reject');
     this.operations.push((batch, outcome) => {
-      const cells = batch.columns[slot];
+      const values = batch.columns[slot].values();
       const out = new Out(type, batch.rows);
-      for (let row = 0; row < batch.rows; row++) {
-        const value = cells.get(row);
+      const refused = (row, error) => {
+        if (!(error instanceof Reject)) throw error;
+        outcome.rejects.push({ row, reject: error, column });
+      };
+      for (let row = 0; row < values.length; row++) {
+        const value = values[row];
+        if (value === null || value === NOT_SENT) continue;
         try {
-          out.append(value === null || value === NOT_SENT ? value : f(value));
+          values[row] = f(value);
         } catch (error) {
-          if (!(error instanceof Reject)) throw error;
-          outcome.rejects.push({ row, reject: error, column });
-          out.append(null);
+          refused(row, error);
+          values[row] = null;
+        }
+      }
+      if (!out.extend(values)) {
+        for (let row = 0; row < values.length; row++) {
+          try {
+            out.append(values[row]);
+          } catch (error) {
+            refused(row, error);
+            out.append(null);
+          }
         }
       }
       outcome.columns[write] = out.column();

@@ -45,8 +45,37 @@ export function unscaled(value, scale) {
   return `${value < 0n ? '-' : ''}${digits.slice(0, -scale)}.${digits.slice(-scale)}`;
 }
 
+/** As `scaled` for what a number holds exactly, which most decimals are; undefined: not so short, or no decimal. */
+function scaledShort(text, digits) {
+  if (digits < 0 || text.length + digits > 15) return undefined;
+  let sum = 0;
+  let at = 0;
+  const sign = text.charCodeAt(0);
+  if (sign === 45 || sign === 43) at = 1;
+  let left = -1;
+  let seen = false;
+  for (; at < text.length; at++) {
+    const digit = text.charCodeAt(at) - 48;
+    if (digit === -2 && left < 0) left = digits;
+    else if (digit < 0 || digit > 9) return undefined;
+    else if (left === 0) {
+      if (digit !== 0) return undefined;
+      seen = true;
+    } else {
+      sum = sum * 10 + digit;
+      seen = true;
+      if (left > 0) left--;
+    }
+  }
+  if (!seen) return undefined;
+  for (let more = left < 0 ? digits : left; more > 0; more--) sum *= 10;
+  return BigInt(sign === 45 ? -sum : sum);
+}
+
 /** Decimal text times 10^digits as a bigint: scaled('-12.5', 2) is -1250n. null: no plain decimal, or it has more digits. */
 export function scaled(text, digits) {
+  const short = scaledShort(text, digits);
+  if (short !== undefined) return short;
   const parts = /^([+-]?)(\d*)(?:\.(\d*))?$/.exec(text);
   if (!parts || !(parts[2] || parts[3])) return null;
   const all = parts[2] + (parts[3] ?? '');

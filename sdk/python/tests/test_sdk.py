@@ -110,6 +110,19 @@ class ValueTest(unittest.TestCase):
         self.assertEqual([row["shown"] for row in answer.rows], ["12000;infinity;true", "0;null;not sent"])
 
 
+class ScaledTest(unittest.TestCase):
+    def test_a_decimal_becomes_an_integer_exactly_or_not_at_all(self):
+        amounts = {"12.5": 1250, "-0.05": -5, "+7.500": 750, "7.501": None, ".5": 50, "1.": 100, "100": 10000}
+        amounts.update(dict.fromkeys(["", "-", ".", "1e3", "1.2.3", "NaN", " 1", "1_0", "\u0661"]))
+        for text, cents in amounts.items():
+            with self.subTest(text):
+                self.assertEqual(millrace.scaled(text, 2), cents)
+                if cents is not None:
+                    self.assertEqual(millrace.scaled(Decimal(text), 2), cents)
+        self.assertEqual([millrace.scaled(text, -3) for text in ("12000", "-1000", "12")], [12, -1, None])
+        self.assertEqual([millrace.scaled(text, 0) for text in (".0", "5.0", ".5")], [0, 5, None])
+
+
 class ValidatorTest(unittest.TestCase):
     def test_rules_judge_values_and_not_what_was_not_sent(self):
         case = Case(Positive).column("total", "decimal(10,2)").column("status", "text")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from decimal import Decimal
+from itertools import pairwise
 from uuid import UUID
 
 from ._errors import BugError, Reject, SchemaError
@@ -81,10 +82,17 @@ class Column:
         return reader(self)(row)
 
     def __iter__(self):
-        read, presence = reader(self), self.presence
+        presence = self.presence
+        if self.type.kind == "text" and isinstance(self.cells, Vars):
+            values = _texts(self.cells)
+        elif presence is None:
+            return map(reader(self), range(self.rows))
+        else:
+            read = reader(self)
+            return (read(row) if (state := presence[row]) == VALUE else None if state == NULL else NOT_SENT for row in range(self.rows))
         if presence is None:
-            return map(read, range(self.rows))
-        return (read(row) if (state := presence[row]) == VALUE else None if state == NULL else NOT_SENT for row in range(self.rows))
+            return iter(values)
+        return (value if state == VALUE else None if state == NULL else NOT_SENT for value, state in zip(values, presence))
 
     def hex(self) -> Column:
         """Bytes, such as the host's hashes, as lower-case hexadecimal text."""
@@ -92,6 +100,15 @@ class Column:
         for value in self:
             out.append(value.hex() if isinstance(value, (bytes, bytearray)) else value)
         return out.column()
+
+
+def _texts(cells: Vars) -> list[str]:
+    """All texts of a column at once: ASCII, which most columns are, is decoded as a whole and then cut."""
+    offsets, data = cells.offsets, cells.data
+    if data.isascii():
+        text = data.decode("ascii")
+        return [text[start:end] for start, end in pairwise(offsets)]
+    return [data[start:end].decode() for start, end in pairwise(offsets)]
 
 
 def reader(column: Column):
@@ -129,8 +146,13 @@ def unscaled(value: int, scale: int) -> Decimal:
     return Decimal((1 if value < 0 else 0, tuple(map(int, str(abs(value)))), -scale))
 
 
-def scaled(value: Decimal, scale: int) -> int | None:
-    """value * 10^scale as an integer; None: it is none. Digit by digit: arithmetic would round to the context's precision."""
+def scaled(value: Decimal | str, scale: int) -> int | None:
+    """value * 10^scale as an integer; None: it is none. Digit by digit: arithmetic would round to the context's precision.
+
+    Of text, it must be a plain decimal such as "-12.50"; that is several times as fast as by way of a Decimal.
+    """
+    if isinstance(value, str):
+        return _scaled_text(value, scale)
     if not value.is_finite():
         return None
     sign, digits, exponent = value.as_tuple()
@@ -142,6 +164,24 @@ def scaled(value: Decimal, scale: int) -> int | None:
     else:
         number *= 10**exponent
     return -number if sign else number
+
+
+def _scaled_text(text: str, scale: int) -> int | None:
+    if scale < 0:
+        number = _scaled_text(text, 0)
+        return None if number is None or number % 10**-scale else number // 10**-scale
+    whole, _, fraction = text.partition(".")
+    missing = scale - len(fraction)
+    if missing < 0 and fraction[scale:].strip("0"):
+        return None
+    number = whole + fraction[:scale]
+    # Of what `int` reads only ASCII digits with a sign before them are a decimal: no blanks, no underscores.
+    digits = number[1:] if number[:1] in ("-", "+") else number
+    if not digits and fraction:
+        return 0
+    if not (digits.isdecimal() and digits.isascii()):
+        return None
+    return int(number) * 10**missing if missing > 0 else int(number)
 
 
 def must_be_readable(type: DataType, name: str, as_type, what: str) -> None:
@@ -194,6 +234,17 @@ class Out:
         self.rows += 1
         if self.presence is not None:
             self.presence.append(VALUE)
+
+    def extend(self, values: list) -> bool:
+        """All values at once, where they need no second look: integers that fit. False: append them one by one."""
+        if self.layout not in ("i32s", "i64s") or self.type.kind == "decimal" or set(map(type, values)) != {int}:
+            return False
+        least, most = _RANGES.get(self.type.kind, _WIDE)
+        if min(values) < least or max(values) > min(most, _WIDE[1]):
+            return False
+        self.values = values
+        self.rows = len(values)
+        return True
 
     def absent(self, state: int) -> None:
         if self.presence is None:

@@ -112,17 +112,20 @@ class TransformPlan:
 
     def filter(self, column: str, keep, read=None) -> None:
         """Keeps the rows for whose value ``keep`` says so, and those without one: NULL, or not sent."""
-        self.filter_cells(column, lambda value: value is None or keep(value), read)
+        self._filter(column, keep, read, nulls=False)
 
     def filter_cells(self, column: str, keep, read=None) -> None:
         """Keeps the rows for whose cell ``keep`` says so, NULL (``None``) included; those not sent are kept."""
+        self._filter(column, keep, read, nulls=True)
+
+    def _filter(self, column: str, keep, read, nulls: bool) -> None:
         if (slot := self._input(column, read, "filter")) is None:
             return
         self.may_drop()
 
         def run(batch: Batch, outcome: Outcome) -> None:
             for row, value in enumerate(readable_as(read, batch.columns[slot])):
-                if value is not NOT_SENT and not keep(value):
+                if value is not NOT_SENT and (nulls or value is not None) and not keep(value):
                     outcome.drop(row)
 
         self.operations.append(run)
@@ -156,15 +159,21 @@ class TransformPlan:
 
         def run(batch: Batch, outcome: Outcome) -> None:
             out = Out(to, batch.rows)
-            for row, value in enumerate(readable_as(read, batch.columns[slot])):
-                if value is None or value is NOT_SENT:
-                    out.append(value)
-                    continue
-                try:
-                    out.append(f(value))
-                except Reject as reject:
-                    outcome.rejects.append(Refusal(row, reject, column))
-                    out.append(None)
+            values = list(readable_as(read, batch.columns[slot]))
+            for row, value in enumerate(values):
+                if value is not None and value is not NOT_SENT:
+                    try:
+                        values[row] = f(value)
+                    except Reject as reject:
+                        outcome.rejects.append(Refusal(row, reject, column))
+                        values[row] = None
+            if not out.extend(values):
+                for row, value in enumerate(values):
+                    try:
+                        out.append(value)
+                    except Reject as reject:
+                        outcome.rejects.append(Refusal(row, reject, column))
+                        out.append(None)
             outcome.columns[write] = out.column()
 
         self.operations.append(run)
