@@ -95,7 +95,7 @@ impl WasmRuntime {
     /// # Errors
     /// Those of loading: `plugin.not_a_component`, `plugin.contract`, `plugin.import_unsupported` …
     pub async fn inspect(&self, bytes: &[u8]) -> Result<Inspection> {
-        let prepared = self.prepared(bytes).await?;
+        let prepared = self.prepared(crate::digest(bytes), bytes).await?;
         let info = self.describe(&prepared, &Limits::default()).await?;
         Ok(Inspection {
             role: prepared.role.name(),
@@ -121,9 +121,9 @@ impl WasmRuntime {
         instance.describe().await.map_err(failed)
     }
 
-    /// The compiled component of these bytes: shared, from the cache, or compiled now, beside what else this thread does.
-    async fn prepared(&self, bytes: &[u8]) -> Result<Arc<Prepared>> {
-        let digest = crate::digest(bytes);
+    /// The compiled component of these bytes: shared as long as somebody holds it, from the cache, or compiled now, beside what else
+    /// this thread does.
+    pub(crate) async fn prepared(&self, digest: String, bytes: &[u8]) -> Result<Arc<Prepared>> {
         let known = self.known().get(&digest).and_then(Weak::upgrade);
         if let Some(prepared) = known {
             return Ok(prepared);
@@ -162,7 +162,7 @@ impl WasmRuntime {
             )
             .hint(format!("give it under `keys: {{ {unknown}: ${{env:…}} }}` of the pipeline")));
         }
-        let prepared = self.prepared(artifact).await?;
+        let prepared = self.prepared(found, artifact).await?;
         let info = self.describe(&prepared, &limits).await?;
         check_config(&info, &spec.config)?;
         let settings = Settings {

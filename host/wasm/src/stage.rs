@@ -99,6 +99,11 @@ impl WasmStage {
         Self { settings, instance: Some(instance), plans: Vec::new(), next_id: 1 }
     }
 
+    /// Lets go of the instance: the next call is made on a fresh one, which must plan the same.
+    pub(crate) fn renew(&mut self) {
+        self.instance = None;
+    }
+
     /// Sends a batch without a row, which the engine never does but the contract allows: the answer must be empty too.
     pub(crate) async fn apply_nothing(&mut self, batch: &ChangeBatch) -> Result<StageOutput> {
         let Some(planned) = self.planned(&batch.schema).await? else { return Ok(StageOutput::default()) };

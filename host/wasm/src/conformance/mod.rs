@@ -48,8 +48,11 @@ pub async fn run(component: &[u8], cache: Option<PathBuf>, only: &str) -> Result
     let keys = Keys::new([("kit".to_string(), b"secret".to_vec())]);
     let options = RuntimeOptions { pipeline: "conformance".to_string(), cache, keys };
     let runtime = WasmRuntime::with_tap(options, Some(Arc::clone(&tap)))?;
-    let role = runtime.inspect(component).await?.role;
-    let kit = run::Kit { runtime, component, digest: crate::digest(component), tap };
+    let digest = crate::digest(component);
+    // Held until the last case: each would load it again.
+    let prepared = runtime.prepared(digest.clone(), component).await?;
+    let role = prepared.role.name();
+    let kit = run::Kit { runtime, component, digest, tap };
     let mut verdicts = Vec::new();
     for (file, case) in cases()?.into_iter().filter(|(_, case)| case.role == role) {
         let name = format!("{file}: {}", case.name);
