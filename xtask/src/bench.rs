@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::command::Run;
 use crate::setup::{self, Scope};
-use crate::{Outcome, paths, plugins};
+use crate::{Outcome, kits, paths, plugins};
 
 const FIELDS: [&str; 7] = ["bench", "metric", "unit", "value", "baseline", "ratio", "aa"];
 
@@ -25,6 +25,9 @@ pub(crate) fn run(args: &[&str]) -> Outcome {
     setup::run(if needs_servers { Scope::Test } else { Scope::Demo })?;
     let dist = plugins::build()?;
     let millrace = paths::build_millrace()?;
+    if chosen.iter().any(|name| name == "plugins") {
+        kits::examples(&millrace, &dist)?;
+    }
     let mut rows = Vec::new();
     for name in &chosen {
         let results = paths::target().join(format!("bench-{name}.jsonl"));

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::command::Run;
-use crate::setup::guests;
-use crate::{Outcome, paths, plugins};
+use crate::{Outcome, kits, paths, plugins};
 
-/// A language: its name, and how the kit's components are built with its SDK.
-type Language = (&'static str, fn() -> Outcome<Vec<PathBuf>>);
+/// Builds the kit's components with an SDK, where it needs to by the binary `millrace`.
+type Build = fn(&Path) -> Outcome<Vec<PathBuf>>;
 
-const LANGUAGES: &[Language] =
-    &[("rust", rust), ("python", guests::python_kit), ("javascript", guests::javascript_kit)];
+const LANGUAGES: &[(&str, Build)] =
+    &[("rust", rust), ("python", kits::python), ("javascript", kits::javascript), ("go", kits::go), ("c", kits::c)];
 
 /// All languages, or those named.
 pub(crate) fn run(only: &[&str]) -> Outcome {
@@ -20,7 +19,7 @@ pub(crate) fn run(only: &[&str]) -> Outcome {
         let known: Vec<&str> = LANGUAGES.iter().map(|(name, _)| *name).collect();
         return Err(format!("`conformance {unknown}`: there are {}", known.join(", ")));
     }
-    let chosen: Vec<&Language> = LANGUAGES.iter().filter(|(name, _)| only.is_empty() || only.contains(name)).collect();
+    let chosen: Vec<_> = LANGUAGES.iter().filter(|(name, _)| only.is_empty() || only.contains(name)).collect();
     let millrace = paths::build_millrace()?;
     let mut lines = Vec::new();
     let mut wrong = false;
@@ -40,16 +39,16 @@ pub(crate) fn run(only: &[&str]) -> Outcome {
     if wrong { Err("an SDK does not conform".to_owned()) } else { Ok(()) }
 }
 
-fn counts(millrace: &Path, build: fn() -> Outcome<Vec<PathBuf>>) -> Outcome<(u64, u64)> {
+fn counts(millrace: &Path, build: Build) -> Outcome<(u64, u64)> {
     let mut sum = (0, 0);
-    for component in build()? {
+    for component in build(millrace)? {
         let (passed, failed) = test(millrace, &component)?;
         sum = (sum.0 + passed, sum.1 + failed);
     }
     Ok(sum)
 }
 
-fn rust() -> Outcome<Vec<PathBuf>> {
+fn rust(_: &Path) -> Outcome<Vec<PathBuf>> {
     let dist = plugins::build()?;
     Ok(["conformance.wasm", "conformance-validator.wasm"].map(|file| dist.join(file)).to_vec())
 }

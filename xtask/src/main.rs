@@ -5,6 +5,7 @@ mod check;
 mod command;
 mod conformance;
 mod demo;
+mod kits;
 mod paths;
 mod plugins;
 mod setup;
@@ -20,8 +21,7 @@ pub(crate) type Outcome<T = ()> = Result<T, String>;
 const USAGE: &str = "\
 cargo xtask COMMAND
 
-  setup [demo|test|guests|all]   install what the demo, the tests or `conformance` need, and say what it does (default: all,
-                             without guests)
+  setup [demo|test|guests|all]   install what the demo, the tests or `conformance` need, and say what it does (default: all)
   demo [--json]              run the main job on the embedded default, swap its plugin meanwhile, reconcile the counts
   test [FILTER]              the tests of all workspaces, with real servers
   check [STEP...]            format, tidy, the model of the protocol, lints, documentation, licences

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::command::Run;
 use crate::setup::{self, Scope};
-use crate::{Outcome, paths, plugins};
+use crate::{Outcome, conformance, paths, plugins};
 
 /// `filter`: arguments for the test programs, as after `cargo test --`.
 pub(crate) fn run(filter: &[&str]) -> Outcome {
@@ -23,9 +23,11 @@ pub(crate) fn run(filter: &[&str]) -> Outcome {
         let guest = guest.dir(&paths::root().join(workspace)).env("CARGO_TARGET_DIR", paths::guest_target());
         counts.of(guest, filter)?;
     }
+    // The SDKs of all languages, where no test is asked for by name.
+    let conform = if filter.is_empty() { conformance::run(&[]) } else { Ok(()) };
     println!("took {:.0} s", start.elapsed().as_secs_f64());
     println!("{}", counts.closing_line());
-    counts.verdict()
+    counts.verdict().and(conform)
 }
 
 /// What the closing lines of `cargo test` add up to.

@@ -36,7 +36,13 @@ fn every_verb_answers_help_with_an_example() {
 fn a_new_plugin_is_written_in_each_language_and_nothing_is_overwritten() {
     let place = Place::new();
     let sdk = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sdk");
-    for (language, file) in [("rust", "src/lib.rs"), ("python", "plugin.py"), ("javascript", "plugin.js")] {
+    for (language, file) in [
+        ("rust", "src/lib.rs"),
+        ("python", "plugin.py"),
+        ("javascript", "plugin.js"),
+        ("go", "plugin.go"),
+        ("c", "plugin.c"),
+    ] {
         let new = ["plugin", "new", "--lang", language, "--sdk", sdk, &format!("in-{language}")];
         let said = place.run(&new);
         assert_eq!(said.code, Some(0), "{}", said.stderr);

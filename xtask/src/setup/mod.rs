@@ -14,7 +14,7 @@ use crate::{Outcome, paths, plugins};
 pub(crate) enum Scope {
     Demo,
     Test,
-    /// The toolchains of Python and JavaScript plugins, for `conformance`; no other scope brings them.
+    /// The toolchains of plugins in other languages than Rust, for `conformance` alone.
     Guests,
     All,
 }
@@ -46,6 +46,7 @@ pub(crate) fn run(scope: Scope) -> Outcome {
         let cache = paths::cache()?;
         std::fs::create_dir_all(&cache).map_err(|e| format!("{}: {e}", cache.display()))?;
         servers::install(&cache)?;
+        guests::install()?;
     }
     println!("setup: everything is there ({:.1} s)", start.elapsed().as_secs_f64());
     Ok(())

@@ -19,7 +19,12 @@ const C_COMPILER: Need = Need {
 };
 const CMAKE: Need =
     Need { name: "cmake", present: || has("cmake"), packages: &["cmake"], used_for: "the C parts of dependencies" };
-const MAKE: Need = Need { name: "make", present: || has("make"), packages: &["make"], used_for: "what cmake writes" };
+const MAKE: Need = Need {
+    name: "make",
+    present: || has("make"),
+    packages: &["make"],
+    used_for: "what cmake writes, and plugins in C",
+};
 const PYTHON: Need = Need {
     name: "Python 3 with venv",
     present: || Run::new("python3").args(["-c", "import venv, ensurepip"]).succeeds(),
@@ -37,14 +42,7 @@ const PSQL: Need = Need {
     used_for: "a client with TLS: the fetched ones are built without",
 };
 
-const NODE: Need = Need {
-    name: "Node.js 20 or later",
-    present: || Run::new("node").args(["-e", "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)"]).succeeds(),
-    packages: &["nodejs"],
-    used_for: "building JavaScript plugins",
-};
-
-pub(crate) const GUESTS: &[Need] = &[PYTHON, NPM, NODE];
+pub(crate) const GUESTS: &[Need] = &[PYTHON, MAKE];
 pub(crate) const DEMO: &[Need] = &[C_COMPILER, CMAKE, MAKE];
 pub(crate) const ALL: &[Need] = &[C_COMPILER, CMAKE, MAKE, PYTHON, NPM, OPENSSL, PSQL];
 

@@ -17,6 +17,8 @@ enum Language {
     Rust,
     Python,
     Javascript,
+    Go,
+    C,
 }
 
 /// Path and text of a file.
@@ -36,6 +38,8 @@ impl Language {
             Language::Javascript => {
                 templates!("javascript": "package.json", "plugin.js", "plugin.test.js", "README.md")
             }
+            Language::Go => templates!("go": "go.mod", "plugin.go", "plugin_test.go", "README.md"),
+            Language::C => templates!("c": "Makefile", "plugin.c", "test.c", "README.md"),
         }
     }
 }
