@@ -1,89 +1,18 @@
 //! What it costs to take a batch of 1,000 row images of 12 columns through a plugin, from Arrow to Arrow: CPU time of this thread.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench may panic")]
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use arrow_array::cast::AsArray;
-use arrow_array::{ArrayRef, BooleanArray, Int64Array};
 use cpu_time::ThreadTime;
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BatchSize, Criterion, Throughput};
-use millrace_benches::{Measured, median, stage};
-use millrace_core::batch::{ChangeBatch, ChangeType};
-use millrace_core::builder::{Cells, RowsBuilder};
-use millrace_core::position::{Order, SourceKey};
-use millrace_core::schema::{Column, ColumnType, Images, TableName, TableSchema};
+use millrace_benches::orders::{ROWS, batch, natively, sample};
+use millrace_benches::{Measured, aa, median, stage};
 use millrace_core::stage::{Stage, StageLoader};
 use millrace_wasm::{RuntimeOptions, WasmRuntime};
 
-const ROWS: usize = 1_000;
 const SAMPLES: usize = 61;
 const CALLS: u32 = 20;
-
-/// 4 integers, 1 float, 1 bool, 6 texts; one row in ten has the status "test".
-fn batch() -> ChangeBatch {
-    let text = |name: &str| Column::new(name, ColumnType::Text);
-    let columns = vec![
-        Column::new("id", ColumnType::Int64).key(),
-        Column::new("shop", ColumnType::Int64),
-        Column::new("quantity", ColumnType::Int32),
-        Column::new("version", ColumnType::Int32),
-        Column::new("weight", ColumnType::Float64),
-        Column::new("paid", ColumnType::Boolean),
-        text("status"),
-        text("amount"),
-        text("customer"),
-        text("city"),
-        text("street"),
-        text("note"),
-    ];
-    let schema = Arc::new(TableSchema::new(TableName::new("shop", "orders"), columns, Images::Full));
-    let mut rows = RowsBuilder::new(SourceKey::new("shop.orders"), schema, false, ROWS).expect("a builder");
-    for i in 0..ROWS as i64 {
-        rows.begin_change(Order::new(i + 1, 1), i);
-        rows.begin_row(ChangeType::Insert);
-        let texts = [
-            if i % 10 == 0 { "test".to_owned() } else { "shipped".to_owned() },
-            format!("{}.{:02}", i * 97 % 100_000, i % 100),
-            format!("customer-{i:08}"),
-            "Rotterdam".to_owned(),
-            format!("Coolsingel {i}"),
-            "leave it with the neighbours, please".to_owned(),
-        ];
-        for (column, builder) in rows.columns().iter_mut().enumerate() {
-            match &mut builder.cells {
-                Cells::Int64(b) => b.append_value(i),
-                Cells::Int32(b) => b.append_value(i as i32),
-                Cells::Float64(b) => b.append_value(i as f64),
-                Cells::Boolean(b) => b.append_value(i % 2 == 0),
-                Cells::Text(b) => b.append_value(&texts[column - 6]),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    rows.finish().expect("a batch").expect("rows")
-}
-
-/// The same filter, rename and conversion, on the same batch, without a sandbox.
-fn natively(batch: &ChangeBatch) -> ChangeBatch {
-    let status = batch.columns[6].as_string::<i32>();
-    let amount = batch.columns[7].as_string::<i32>();
-    let keep: BooleanArray = status.iter().map(|s| Some(s != Some("test"))).collect();
-    let cents: Int64Array = amount.iter().map(|a| a.and_then(cents)).collect();
-    let mut schema = (*batch.schema).clone();
-    schema.columns[8].name = "customer_name".into();
-    schema.columns[7].ty = ColumnType::Int64;
-    let mut out = batch.clone();
-    out.schema = Arc::new(schema);
-    out.columns[7] = Arc::new(cents) as ArrayRef;
-    out.filter(keep.values()).expect("a filter")
-}
-
-fn cents(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.')?;
-    Some(whole.parse::<i64>().ok()? * 100 + fraction.parse::<i64>().ok()?)
-}
 
 struct ThreadCpu;
 
@@ -126,15 +55,6 @@ fn load(runtime: &tokio::runtime::Runtime, name: &str) -> Box<dyn Stage> {
     runtime.block_on(wasm.load(&spec, &stage.artifact)).expect("the plugin loads")
 }
 
-/// Nanoseconds a row of a few calls.
-fn sample(work: &mut dyn FnMut()) -> f64 {
-    let start = ThreadTime::now();
-    for _ in 0..CALLS {
-        work();
-    }
-    start.elapsed().as_nanos() as f64 / f64::from(CALLS) / ROWS as f64
-}
-
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let batch = batch();
@@ -158,19 +78,15 @@ fn main() {
     // The same side by side, in turns, for the ratios.
     let (mut noops, mut converts, mut natives) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
-        noops.push(sample(&mut run_noop));
-        converts.push(sample(&mut run_convert));
-        natives.push(sample(&mut || drop(natively(&batch))));
+        noops.push(sample(CALLS, &mut run_noop));
+        converts.push(sample(CALLS, &mut run_convert));
+        natives.push(sample(CALLS, &mut || drop(natively(&batch))));
     }
-    let aa = |all: &[f64]| {
-        let half = |start: usize| median(all.iter().skip(start).step_by(2).copied().collect());
-        Some(half(0) / half(1))
-    };
     let native = median(natives.clone());
     let converted = median(converts.clone());
     let result =
         |metric, unit, value, baseline, aa| Measured { bench: "boundary", metric, unit, value, baseline, aa }.report();
-    result("noop_ns", "ns/row", median(noops.clone()), None, aa(&noops));
-    result("filter_rename_convert_ns", "ns/row", converted, Some(native), aa(&converts));
-    result("vs_native", "ratio", converted / native, Some(1.0), aa(&natives));
+    result("noop_ns", "ns/row", median(noops.clone()), None, Some(aa(&noops)));
+    result("filter_rename_convert_ns", "ns/row", converted, Some(native), Some(aa(&converts)));
+    result("vs_native", "ratio", converted / native, Some(1.0), Some(aa(&natives)));
 }

@@ -1,6 +1,7 @@
 //! What the benches share: medians, results for machines, plugins, and a pipeline in this process.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench may panic")]
 
+pub mod orders;
 pub mod pipeline;
 
 use std::fs::{self, OpenOptions};
@@ -41,6 +42,12 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// The A/A control: the median of the even samples against that of the odd ones.
+pub fn aa(samples: &[f64]) -> f64 {
+    let half = |start: usize| median(samples.iter().skip(start).step_by(2).copied().collect());
+    half(0) / half(1)
+}
+
 /// Medians of `a` and `b`, run in turns, and the A/A control: `a` of the even turns against `a` of the odd ones.
 pub fn in_turns(turns: usize, mut a: impl FnMut() -> f64, mut b: impl FnMut() -> f64) -> (f64, f64, f64) {
     let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
@@ -48,8 +55,7 @@ pub fn in_turns(turns: usize, mut a: impl FnMut() -> f64, mut b: impl FnMut() ->
         of_a.push(a());
         of_b.push(b());
     }
-    let half = |start: usize| median(of_a.iter().skip(start).step_by(2).copied().collect());
-    let aa = half(0) / half(1);
+    let aa = aa(&of_a);
     (median(of_a), median(of_b), aa)
 }
 
