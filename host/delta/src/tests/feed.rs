@@ -21,7 +21,7 @@ print(json.dumps(sorted([text(v) for v in row] for row in zip(*(feed[n].to_pylis
 "#;
 
 /// Version, change type and these columns of each row of the feed, sorted; `None` where delta-rs is not installed.
-pub(super) fn feed_of(path: &Path, names: &[&str]) -> Option<Vec<Vec<String>>> {
+fn feed_of(path: &Path, names: &[&str]) -> Option<Vec<Vec<String>>> {
     let python = python()?;
     let path = path.display().to_string();
     let args: Vec<&str> = std::iter::once(path.as_str()).chain(names.iter().copied()).collect();
@@ -101,23 +101,4 @@ async fn a_table_that_is_there_gets_a_feed_from_its_next_rows_on_and_keeps_it() 
         assert!(text.contains(r#"{"cdc":{"path":"_change_data/"#), "{text}");
         assert_eq!(text.contains(r#""changeDataFeed""#), wanted, "{text}");
     }
-}
-
-/// Applies a feed to an empty table; answers its rows. Each row that goes must be there.
-pub(super) fn replayed(feed: Vec<Vec<String>>) -> Vec<Vec<String>> {
-    let mut rows: BTreeMap<Vec<String>, i64> = BTreeMap::new();
-    let mut feed: Vec<(u64, bool, Vec<String>)> = feed
-        .into_iter()
-        .map(|row| {
-            let comes = matches!(row[1].as_str(), "insert" | "update_postimage");
-            (row[0].parse().unwrap(), comes, row[2..].to_vec())
-        })
-        .collect();
-    feed.sort();
-    for (version, comes, row) in feed {
-        let count = rows.entry(row.clone()).or_default();
-        *count += if comes { 1 } else { -1 };
-        assert!((0..=1).contains(count), "version {version}: {row:?}");
-    }
-    rows.into_iter().filter(|(_, count)| *count > 0).map(|(row, _)| row).collect()
 }
