@@ -156,7 +156,7 @@ async fn a_table_without_deletion_vectors_is_refused_unless_they_may_be_turned_o
         let turned_on = [r#""protocol""#, r#""deletionVectors""#, r#""delta.enableDeletionVectors":"true""#];
         assert!(turned_on.iter().all(|text| commit.contains(text) == vectors), "{commit}");
         assert_eq!(commit.contains(r#""deletionVector":"#), vectors, "{commit}");
-        for (reader, theirs) in by_others(&table, &["id", "note"]).unwrap() {
+        for (reader, theirs) in by_others(&table, &["id", "note"]).await {
             assert_eq!(theirs, [["1", "a"], ["2", "one"]], "{reader}");
         }
         // The next host finds what it asks for.

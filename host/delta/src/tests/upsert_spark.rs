@@ -39,7 +39,13 @@ impl Turns {
                 }
                 let updated: Vec<String> = rows.keys().take(5).map(key).collect();
                 let position = Order::new(self.source.mirror.commit, 1);
-                let row = Row { value: None, wide: "theirs".into(), region: "r1".into(), position };
+                let row = Row {
+                    extras: Default::default(),
+                    value: None,
+                    wide: "theirs".into(),
+                    region: "r1".into(),
+                    position,
+                };
                 let new = (0..).find(|id| !rows.contains_key(id)).unwrap();
                 rows.insert(new, row);
                 format!(
