@@ -19,6 +19,8 @@ fn every_verb_answers_help_with_an_example() {
         &["plugin", "inspect"],
         &["plugin", "build"],
         &["plugin", "test"],
+        &["dlq", "ls"],
+        &["resnapshot"],
         &["schema"],
         &["generate"],
     ];

@@ -42,10 +42,8 @@ async fn features_of_spark_that_a_mirror_can_not_honour_are_refused_by_name() {
     for (columns, properties, named) in [
         ("id bigint, note string", "'delta.enableRowTracking' = 'true'", "enableRowTracking"),
         ("id bigint, note string", "'delta.enableInCommitTimestamps' = 'true'", "enableInCommitTimestamps"),
-        ("id bigint, note string", "'delta.enableTypeWidening' = 'true'", "typeWidening"),
         ("id bigint, note string", "'delta.columnMapping.mode' = 'name'", "columnMapping"),
         ("id bigint, note string", "'delta.appendOnly' = 'true'", "appendOnly"),
-        ("id bigint, note string not null", "'x' = '1'", "`note` has NOT NULL"),
         ("id bigint, note string generated always as ('n')", "'x' = '1'", "`note` has a generation expression"),
         ("id bigint, note string, more array<int>", "'x' = '1'", "`more` is"),
     ] {
@@ -70,7 +68,11 @@ async fn features_of_spark_that_a_mirror_honours_stay_readable_by_spark() {
     if spark().is_none() {
         return;
     }
-    for properties in ["'delta.checkpointPolicy' = 'v2'", "'delta.feature.vacuumProtocolCheck' = 'supported'"] {
+    for properties in [
+        "'delta.checkpointPolicy' = 'v2'",
+        "'delta.feature.vacuumProtocolCheck' = 'supported'",
+        "'delta.enableTypeWidening' = 'true'",
+    ] {
         let mut lake = Lake::new(Mode::Upsert);
         lake.config.checkpoint_interval = 2;
         let table = lake.path("public/orders");
