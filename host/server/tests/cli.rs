@@ -10,7 +10,7 @@ use support::Place;
 #[test]
 fn every_verb_answers_help_with_an_example() {
     let place = Place::new();
-    let verbs: [&[&str]; 10] = [
+    let verbs: [&[&str]; 12] = [
         &[],
         &["run"],
         &["test"],
