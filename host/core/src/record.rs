@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::position::{Order, Position, SourceKey};
 use crate::schema::TableName;
 use crate::stage::StageSpec;
@@ -120,6 +120,22 @@ pub struct Record {
 }
 
 impl Record {
+    /// The record with the highest number.
+    ///
+    /// Errors: those of the store; as [`Record::parse`].
+    pub async fn latest(store: &dyn RecordStore) -> Result<Option<Self>> {
+        let latest = store.latest().await?;
+        latest.map(|(number, bytes)| Self::parse(number, &bytes)).transpose()
+    }
+
+    /// Errors: `record.unreadable` (halt).
+    pub fn parse(number: u64, bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes).map_err(|e| {
+            Error::halt("record.unreadable", format!("resume record {number}: {e}"))
+                .hint("it was written by another version of millrace, or damaged: use the version that wrote it, or restore the object")
+        })
+    }
+
     /// Where the source is read from, and up to where it may forget: what the furthest behind of the tables needs.
     pub fn resume_position(&self) -> Option<&Position> {
         let held = self.behind.values().filter_map(|b| b.from.as_ref());

@@ -44,15 +44,27 @@ pub(crate) async fn read_keys(table: &Table, owner: &Owner) -> Result<Vec<Stored
 }
 
 async fn scan_all(table: &Table, owner: &Owner, after: Option<Order>) -> Result<Vec<StoredKeys>> {
-    let place = table.place();
     let mut letters = Vec::new();
+    let columns: Vec<&str> = COLUMNS.into_iter().chain([KEYS]).collect();
+    scan(table, after, &columns, |batch| collect(batch, owner, after, &mut letters)).await?;
+    Ok(letters)
+}
+
+/// Reads these columns of the table, as far as its files have them, file by file; `after`: as [`files_beyond`].
+async fn scan(
+    table: &Table,
+    after: Option<Order>,
+    columns: &[&str],
+    mut take: impl FnMut(&RecordBatch) -> Result<(), String>,
+) -> Result<()> {
+    let place = table.place();
     for path in files_beyond(table, after).await? {
         let at = |e| store_error(&format!("{place}/{path}"), e);
         let bytes = table.store().objects().get(&path).await.map_err(at)?.bytes().await.map_err(at)?;
-        scan(bytes, owner, after, &mut letters)
+        batches(bytes, columns, &mut take)
             .map_err(|why| Error::halt("letters.damaged", format!("{place}/{path}: {why}")))?;
     }
-    Ok(letters)
+    Ok(())
 }
 
 /// The table's files, less those whose statistics say that no letter in them is beyond `after`.
@@ -85,19 +97,18 @@ fn greatest_position(stats: &str) -> Option<String> {
     stats["maxValues"][POSITION].as_str().map(str::to_owned)
 }
 
-fn scan(bytes: Bytes, owner: &Owner, after: Option<Order>, into: &mut Vec<StoredKeys>) -> Result<(), String> {
+fn batches(
+    bytes: Bytes,
+    columns: &[&str],
+    mut take: impl FnMut(&RecordBatch) -> Result<(), String>,
+) -> Result<(), String> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|e| e.to_string())?;
     let fields = builder.parquet_schema().root_schema().get_fields();
-    let roots: Vec<usize> = (0..fields.len())
-        .filter(|i| {
-            let name = fields[*i].name();
-            COLUMNS.contains(&name) || name == KEYS
-        })
-        .collect();
+    let roots: Vec<usize> = (0..fields.len()).filter(|i| columns.contains(&fields[*i].name())).collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
     let reader = builder.with_projection(mask).build().map_err(|e| e.to_string())?;
     for batch in reader {
-        collect(&batch.map_err(|e| e.to_string())?, owner, after, into)?;
+        take(&batch.map_err(|e| e.to_string())?)?;
     }
     Ok(())
 }
@@ -148,24 +159,17 @@ pub struct Letter {
     pub keys: Vec<String>,
 }
 
+/// What is read for it, in this order; letters of earlier versions have no keys.
+const SHOWN: [&str; 8] = ["pipeline", "source", POSITION, "table", "stage", "code", "reason", KEYS];
+
 /// The dead letters of a pipeline, of all its incarnations, in the order of their positions.
 ///
 /// Errors: `store.*`, `letters.*`; no table is no letters.
 pub async fn letters(config: &DeltaConfig, pipeline: &str, environment: Arc<dyn Environment>) -> Result<Vec<Letter>> {
     let store = Store::open(&config.path, &config.s3)?;
     let table = Table::open(store, environment, config.checkpoint_interval).await?;
-    let place = table.place();
     let mut letters = Vec::new();
-    for path in files_beyond(&table, None).await? {
-        let at = |e| store_error(&format!("{place}/{path}"), e);
-        let bytes = table.store().objects().get(&path).await.map_err(at)?.bytes().await.map_err(at)?;
-        let damaged = |why: String| Error::halt("letters.damaged", format!("{place}/{path}: {why}"));
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
-        for batch in reader.map_err(|e| damaged(e.to_string()))? {
-            let batch = batch.map_err(|e| damaged(e.to_string()))?;
-            list(&batch, pipeline, &mut letters).map_err(damaged)?;
-        }
-    }
+    scan(&table, None, &SHOWN, |batch| list(batch, pipeline, &mut letters)).await?;
     letters.sort_by(|a, b| (&a.source, a.order).cmp(&(&b.source, b.order)));
     Ok(letters)
 }
@@ -175,8 +179,7 @@ fn list(batch: &RecordBatch, pipeline: &str, into: &mut Vec<Letter>) -> Result<(
         Some(cells) => arrow_cast::cast(cells, &DataType::Utf8).map(Some).map_err(|e| e.to_string()),
         None => Ok(None),
     };
-    let names = ["pipeline", "source", POSITION, "table", "stage", "code", "reason", KEYS];
-    let columns = names.map(column).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let columns = SHOWN.map(column).into_iter().collect::<Result<Vec<_>, _>>()?;
     let text = |at: usize, row: usize| {
         let cells = columns[at].as_ref().map(|cells| cells.as_string::<i32>());
         cells.filter(|cells| cells.is_valid(row)).map_or("", |cells| cells.value(row))

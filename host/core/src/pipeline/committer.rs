@@ -39,16 +39,6 @@ pub(super) struct Ends {
     pub quarantine: SharedQuarantine,
 }
 
-impl Ends {
-    pub(super) fn new(
-        acknowledge: watch::Sender<Option<Position>>,
-        settled: BTreeMap<SourceKey, Order>,
-        quarantine: SharedQuarantine,
-    ) -> Self {
-        Self { acknowledge, pace: Arc::default(), settled, quarantine }
-    }
-}
-
 pub(super) struct Committer<'a> {
     sink: Box<dyn Sink>,
     letters: Box<dyn Sink>,

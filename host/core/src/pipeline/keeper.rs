@@ -42,7 +42,7 @@ impl Keeper {
         let mut latest = store.latest().await?;
         let mut seen_since = env.monotonic();
         while let Some((number, bytes)) = &latest {
-            let record = parse(*number, bytes)?;
+            let record = Record::parse(*number, bytes)?;
             let free = record.released || record.instance == *instance || exclusive || settings.take_over;
             if free || env.monotonic().saturating_sub(seen_since) >= settings.lease {
                 break;
@@ -74,7 +74,7 @@ impl Keeper {
             source_tables: BTreeMap::new(),
         };
         let (number, found, before) = match &latest {
-            Some((number, bytes)) => (*number, true, parse(*number, bytes)?),
+            Some((number, bytes)) => (*number, true, Record::parse(*number, bytes)?),
             None => (0, false, fresh),
         };
         if let Some(was) = before.sink.as_ref().filter(|was| *was != sink) {
@@ -370,11 +370,4 @@ impl Keeper {
         Err(last
             .unwrap_or_else(|| Error::retry("record.unanswered", format!("resume record {number} can not be written"))))
     }
-}
-
-fn parse(number: u64, bytes: &[u8]) -> Result<Record> {
-    serde_json::from_slice(bytes).map_err(|e| {
-        Error::halt("record.unreadable", format!("resume record {number}: {e}"))
-            .hint("it was written by another version of millrace, or damaged: use the version that wrote it, or restore the object")
-    })
 }

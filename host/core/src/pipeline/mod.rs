@@ -26,7 +26,7 @@ use self::keeper::Keeper;
 use self::reader::Reader;
 use self::replay::Replay;
 use self::resnapshot::{Ended, take_beside};
-use self::swap::{Code, Swap, load, load_beside, load_stages};
+use self::swap::{Code, Swap, load_beside, load_stages};
 use crate::environment::{Environment, Task};
 use crate::error::{Error, Kind, Reaction, Result};
 use crate::position::{Position, SourceKey};
@@ -281,7 +281,7 @@ fn spawn_ahead(pipeline: &Pipeline, ahead: Ahead) -> (Running, Ends) {
     let (swaps, swap_requests) = mpsc::channel(4);
     let (acknowledge, acknowledged) = watch::channel(None);
     let (stop, stopped) = watch::channel(false);
-    let ends = Ends::new(acknowledge, replay.settled().clone(), quarantine);
+    let ends = Ends { acknowledge, pace: Arc::default(), settled: replay.settled().clone(), quarantine };
     let reader = Reader {
         source,
         out: to_stages,

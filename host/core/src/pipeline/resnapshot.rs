@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::chain::{Chain, Passed, SharedQuarantine};
-use super::committer::{Committer, Ends, Tables};
+use super::chain::{Passed, SharedQuarantine};
+use super::committer::{Committer, Tables};
 use super::keeper::Keeper;
-use super::reader::Reader;
 use super::replay::Replay;
-use super::{Counts, Pipeline, Summary, load};
+use super::swap::{Code, load};
+use super::{Ahead, Counts, Pipeline, Summary, ended, spawn_ahead};
 use crate::environment::Task;
 use crate::error::{Error, Result};
 use crate::position::SourceKey;
@@ -51,68 +51,27 @@ async fn take(pipeline: &Pipeline, keeper: Keeper, wanted: &SourceKey) -> Result
     letters.fence(&keeper.claimed_letters()).await?;
     tracing::info!(pipeline = %pipeline.name, table = %wanted, "a new snapshot is being taken; the table stands meanwhile");
 
-    let (to_stages, from_source) = mpsc::channel(pipeline.settings.queue);
-    let (to_committer, mut passed) = mpsc::channel(pipeline.settings.queue);
-    // Nobody swaps, stops or acknowledges here; the ends are kept so that their others do not hear an end.
-    let (_swaps, swap_requests) = mpsc::channel(1);
-    let (acknowledge, acknowledged) = watch::channel(None);
-    let (_stop, stopped) = watch::channel(false);
+    let code = Code { stages: load(pipeline.loader.as_ref(), &pipeline.stages).await?, waiting: None };
     let quarantine = SharedQuarantine::default();
-    let ends = Ends::new(acknowledge, Default::default(), quarantine.clone());
-    let reader = Reader {
-        source,
-        out: to_stages,
-        start: opened.start,
-        acknowledge: acknowledged,
-        stop: stopped,
-        pace: ends.pace.clone(),
-        settings: pipeline.settings.clone(),
-        env: pipeline.env.clone(),
-    };
-    let chain = Chain {
-        stages: load(pipeline.loader.as_ref(), &pipeline.stages).await?,
-        replay: Replay::of_nothing(),
-        incoming: from_source,
-        swaps: swap_requests,
-        out: to_committer,
-        pipeline: pipeline.name.clone(),
-        incarnation: opened.incarnation,
-        settings: pipeline.settings.clone(),
-        env: pipeline.env.clone(),
-        live: Default::default(),
-        waiting: None,
-        early: None,
-        counts: Counts::default(),
-        halted: BTreeSet::new(),
-        halts: Vec::new(),
-        passed: Default::default(),
-        quarantine,
-        keyless: BTreeSet::new(),
-    };
+    let ahead = Ahead { source, opened, code, replay: Replay::of_nothing(), halted: BTreeSet::new(), quarantine };
+    let (mut running, ends) = spawn_ahead(pipeline, ahead);
     let mut summary = Summary::default();
     let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, &mut summary);
-    let staged = async {
-        while let Some(passed) = passed.recv().await {
-            match passed {
-                Passed::Cut { cut, mut counts, .. } if cut.is_snapshot() => {
-                    let pending = committer.stage(&cut, &mut counts).await?;
-                    return Ok(Taken { pending, counts });
-                }
-                Passed::HaltedInSnapshot(halt) => return Err(halt.error),
-                // Where the sink can not take them, the snapshot is not taken, and nothing stands anew.
-                Passed::Rows(batch) => committer.write_rows(batch).await?,
-                letters => {
-                    committer.take(letters).await?;
-                }
+    while let Some(passed) = running.from_stages.recv().await {
+        match passed {
+            Passed::Cut { cut, mut counts, .. } if cut.is_snapshot() => {
+                let pending = committer.stage(&cut, &mut counts).await?;
+                return Ok(Taken { pending, counts });
+            }
+            Passed::HaltedInSnapshot(halt) => return Err(halt.error),
+            // Where the sink can not take them, the snapshot is not taken, and nothing stands anew.
+            Passed::Rows(batch) => committer.write_rows(batch).await?,
+            letters => {
+                committer.take(letters).await?;
             }
         }
-        Err(Error::bug("a snapshot without an end"))
-    };
-    // The first error is the answer; with it, or with the snapshot, the others end.
-    tokio::select! {
-        biased;
-        Err(error) = reader.run() => Err(error),
-        Err(error) = chain.run() => Err(error),
-        taken = staged => taken,
     }
+    ended(&mut running.stages_done).await?;
+    ended(&mut running.reader_done).await?;
+    Err(Error::bug("a snapshot without an end"))
 }

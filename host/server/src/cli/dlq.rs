@@ -54,13 +54,7 @@ pub(super) async fn ls(args: &Args) -> Result<Outcome> {
     let Some(loaded) = files.first() else { return Err(Error::bug("a file that was not loaded")) };
     let env = Arc::new(TokioEnvironment::new());
     let records = wiring::records(loaded, env.clone())?;
-    let record: Option<Record> = match records.latest().await? {
-        Some((number, bytes)) => Some(
-            serde_json::from_slice(&bytes)
-                .map_err(|e| Error::halt("record.unreadable", format!("resume record {number}: {e}")))?,
-        ),
-        None => None,
-    };
+    let record = Record::latest(records.as_ref()).await?;
     let letters = millrace_delta::letters(&wiring::letters_table(loaded)?, &loaded.config.pipeline, env).await?;
     let is_wanted = |letter: &&Letter| {
         args.table.as_ref().is_none_or(|table| *letter.source.table == **table)

@@ -46,15 +46,9 @@ pub(super) async fn perform(args: &Args) -> Result<Outcome> {
     if args.wait { wait(records.as_ref(), &args.table, before).await } else { Ok(Outcome::Done) }
 }
 
-async fn latest(records: &dyn RecordStore) -> Result<Option<Record>> {
-    let Some((number, bytes)) = records.latest().await? else { return Ok(None) };
-    let parsed = serde_json::from_slice(&bytes);
-    parsed.map(Some).map_err(|e| Error::halt("record.unreadable", format!("resume record {number}: {e}")))
-}
-
 /// The place of the snapshot that the table has.
 async fn place(records: &dyn RecordStore, pipeline: &str, table: &str) -> Result<Order> {
-    let record = latest(records).await?.ok_or_else(|| {
+    let record = Record::latest(records).await?.ok_or_else(|| {
         Error::config("resnapshot.never_ran", format!("pipeline {pipeline} has no resume record"))
             .hint("its first start takes a snapshot of every table")
     })?;
@@ -73,7 +67,7 @@ async fn wait(records: &dyn RecordStore, table: &str, before: Order) -> Result<O
     loop {
         tokio::time::sleep(LOOK).await;
         let asked = records.snapshot_requests().await?.iter().any(|wanted| wanted == table);
-        let Some(record) = latest(records).await? else { continue };
+        let Some(record) = Record::latest(records).await? else { continue };
         if record.snapshots.get(&source).is_some_and(|order| *order != before) {
             say(format_args!("{table}: the new snapshot is complete"));
             return Ok(Outcome::Done);
