@@ -26,7 +26,7 @@ pub(super) enum Verb {
 /// Lists the dead letters of a pipeline, and which keys wait behind them
 #[derive(Debug, ClapArgs)]
 #[command(
-    after_help = "Example:\n  millrace dlq ls shop.yaml --table public.orders\n  position    table          key  stage  code           reason\n  26736984/1  public.orders  [7]  rules  rule.violated  total is 5000\n  1 letter, of 1 key whose later changes wait behind it"
+    after_help = "Example:\n  millrace dlq ls shop.yaml --table public.orders\n  position    table          key  stage  code           reason\n  26736984/1  public.orders  [7]  rules  rule.violated  total is 5000\n  1 letter; 0 of them waiting behind another; 1 key whose later changes wait"
 )]
 pub(super) struct Args {
     /// The pipeline file
@@ -81,9 +81,9 @@ pub(super) async fn ls(args: &Args) -> Result<Outcome> {
     let hidden = wanted.len() - shown.len();
     let more = if hidden > 0 { format!(" ({} older not shown)", thousands(hidden as u64)) } else { String::new() };
     say(format_args!(
-        "{}{more}; {} waiting behind another; {} whose later changes wait",
+        "{}{more}; {} of them waiting behind another; {} whose later changes wait",
         counted(wanted.len(), "letter"),
-        counted(waiting, "of them").trim_end_matches('s'),
+        thousands(waiting as u64),
         counted(keys.len(), "key"),
     ));
     Ok(Outcome::Done)
