@@ -34,6 +34,7 @@ fn every_change_is_made_once_by_the_version_that_is_in_force_while_the_plugin_is
     assert_eq!(report["restarts"], 0, "{report}");
     assert_eq!(verdict.provenance as u64, 1 + swaps, "a line for the start and one for each swap");
     assert!(verdict.version_changes as u64 >= seconds / 2, "{verdict}");
+    assert!(verdict.stream_letters > 0, "no change of the stream was refused: {verdict}");
 }
 
 #[test]
