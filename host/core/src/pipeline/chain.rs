@@ -12,6 +12,7 @@ use super::Counts;
 use super::reader::Read;
 use super::replay::Replay;
 use super::settings::{Mutant, Settings};
+use super::stand::{Halt, Stops};
 use super::swap::{Swap, Swapped};
 use crate::batch::{ChangeBatch, Changes, Reject};
 use crate::cut::Cut;
@@ -39,16 +40,6 @@ pub(super) enum Passed {
     HaltedInSnapshot(Halt),
 }
 
-/// A source table that has to stand (I12).
-#[derive(Clone, Debug)]
-pub(super) struct Halt {
-    pub source: SourceKey,
-    /// The last of its changes that passed.
-    pub after: Option<Order>,
-    pub in_snapshot: bool,
-    pub error: Error,
-}
-
 pub(super) struct Chain {
     pub stages: Vec<Box<dyn Stage>>,
     pub replay: Replay,
@@ -69,6 +60,8 @@ pub(super) struct Chain {
     pub halted: BTreeSet<SourceKey>,
     /// Those that stand since the cut under way.
     pub halts: Vec<Halt>,
+    /// Where the sink of an earlier start could not go on.
+    pub stops: Stops,
     /// How far each source table got. Over all cuts: the parts of a split transaction are stored before a record may name
     /// its end.
     pub passed: BTreeMap<SourceKey, Order>,
@@ -130,7 +123,8 @@ impl Chain {
             self.live.insert(batch.origin.source.clone(), batch.schema.clone());
         }
         self.note_keys(&batch);
-        for part in self.replay.split(batch) {
+        let parts = self.replay.split(batch).into_iter();
+        for part in parts.flat_map(|part| self.stops.split(part)).collect::<Vec<_>>() {
             if !self.pass_part(part).await? {
                 return Ok(false);
             }
@@ -147,6 +141,10 @@ impl Chain {
             return Ok(true);
         }
         let is_new = self.replay.is_new(&batch);
+        if let Some(error) = self.stops.at(&batch) {
+            self.counts.held += batch.rows() as u64;
+            return self.halt(&batch.origin, error, is_new).await;
+        }
         let before = self.counts;
         let (origin, images) = (batch.origin.clone(), batch.rows());
         let last = images.checked_sub(1).map(|last| batch.order(last));

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::chain::{Halt, Passed, SharedQuarantine, diverged};
+use super::chain::{Passed, SharedQuarantine, diverged};
 use super::keeper::Keeper;
 use super::reader::Pace;
 use super::resnapshot::{Ended, Taken};
 use super::settings::{Mutant, Settings};
+use super::stand::Halt;
 use super::swap::Swapped;
 use super::{Counts, Pipeline, Summary, SwapReport};
 use crate::batch::{ChangeBatch, Reject};
@@ -47,8 +48,6 @@ pub(super) struct Committer<'a> {
     /// Up to where each source table's verdicts are given, every cut of this start included: what a letters commit
     /// stores (I5).
     passed: BTreeMap<SourceKey, Order>,
-    /// Up to where each source table is in the cuts of this start that are committed.
-    committed: BTreeMap<SourceKey, Order>,
     /// Letters wait for the end of the cut.
     has_letters: bool,
     /// Changes of the cut under way that wait behind what the sink refused, and how many they are.
@@ -72,7 +71,6 @@ impl<'a> Committer<'a> {
             keeper,
             passed: ends.settled.clone(),
             ends,
-            committed: BTreeMap::new(),
             has_letters: false,
             held_changes: BTreeSet::new(),
             held_back: Counts::default(),
@@ -103,34 +101,40 @@ impl Committer<'_> {
                 }
                 Ok(end)
             }
-            Passed::HaltedInSnapshot(halt) => {
-                self.keeper.halt(&halt);
-                self.write_record().await?;
-                Err(Error::reload("table.halted", format!("the snapshot of {} can not be taken", halt.source)))
-            }
+            Passed::HaltedInSnapshot(halt) => Err(self.halt_in_snapshot(&halt).await?),
         }
     }
 
-    /// Hands rows to the sink. Where that can not take them, their source table stands (I12): nothing of the cut is
-    /// committed, and what is in flight starts again without it. What is stored of the table already was begun under a
-    /// version and has to be finished by it (I4): then everything stops.
+    /// Hands rows to the sink. Where that can not take them, their source table stands (I12), and everything starts again:
+    /// a snapshot without it, the stream up to where the sink stopped.
     async fn write(&mut self, batch: ChangeBatch) -> Result<()> {
-        let origin = Arc::clone(&batch.origin);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (origin, first) = (Arc::clone(&batch.origin), batch.order(0));
         let error = match self.write_rows(batch).await {
             Err(error) if error.kind == Kind::HaltTable => error,
             answer => return answer,
         };
         let source = origin.source.clone();
-        let after = self.committed.get(&source).copied();
-        let stored = after.max(self.keeper.stored_of(&source));
-        if !origin.snapshot && self.ends.settled.get(&source).copied() > stored {
+        if origin.snapshot {
+            return Err(self.halt_in_snapshot(&Halt { source, after: None, in_snapshot: true, error }).await?);
+        }
+        if self.ends.settled.get(&source).is_some_and(|settled| first <= *settled) {
+            // A part of it is stored: what was begun under a version is finished by it (I4).
             return Err(Error { kind: Kind::Halt, ..error });
         }
-        tracing::error!(pipeline = %self.keeper.record().pipeline, table = %source, %error, "the table is halted; the others go on");
-        let reload = Error::reload("table.halted", format!("{source} stands, and the others start again without it"));
-        self.keeper.halt(&Halt { source, after, in_snapshot: origin.snapshot, error });
-        self.write_record().await?;
+        let reload = Error::reload("table.halted", format!("the sink can not take {source} beyond {first}"));
+        self.summary.stops.note(source, first, error);
         Err(reload)
+    }
+
+    /// Nothing of the cut may be committed: answers why everything starts again.
+    async fn halt_in_snapshot(&mut self, halt: &Halt) -> Result<Error> {
+        tracing::error!(pipeline = %self.keeper.record().pipeline, table = %halt.source, error = %halt.error, "the table is halted; the others go on");
+        self.keeper.halt(halt);
+        self.write_record().await?;
+        Ok(Error::reload("table.halted", format!("the snapshot of {} can not be taken", halt.source)))
     }
 
     /// Hands rows to the sink, less those that wait behind others.
@@ -161,10 +165,6 @@ impl Committer<'_> {
                 self.sink.commit(cut).await?;
             }
             self.ends.pace.note_rewritten(self.sink.rewritten());
-        }
-        for (source, order) in &cut.last {
-            let committed = self.committed.entry(source.clone()).or_insert(*order);
-            *committed = (*committed).max(*order);
         }
         self.record_late_swap().await?;
         let took = self.env.monotonic().saturating_sub(started);
@@ -349,7 +349,10 @@ impl Committer<'_> {
     /// Record, then acknowledgement (I3). A snapshot, new code and the end are recorded at once, the rest at its cadence.
     async fn record(&mut self, cut: &Cut, swapped: Option<Swapped>, halts: &[Halt]) -> Result<()> {
         // Before the place moves on: theirs is the one before this cut.
-        halts.iter().for_each(|halt| self.keeper.halt(halt));
+        for halt in halts {
+            self.keeper.halt(halt);
+            self.summary.stops.is_recorded(&halt.source);
+        }
         if cut.is_snapshot() {
             self.keeper.complete_snapshot(&cut.snapshot);
         }
@@ -402,6 +405,7 @@ impl Committer<'_> {
         self.keeper.set_stages(swapped.configured.iter().map(|s| s.spec.clone()).collect());
         let stood = self.keeper.halted().next().is_some();
         self.keeper.try_again();
+        self.summary.stops.forget();
         self.write_record().await?;
         self.note_provenance().await?;
         self.summary.swaps += 1;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chain::Halt;
+use super::stand::Halt;
 use super::{HaltedTable, Pipeline};
 use crate::environment::Environment;
 use crate::error::{Error, Kind, Result};

@@ -8,6 +8,7 @@ mod reader;
 mod replay;
 mod resnapshot;
 mod settings;
+mod stand;
 mod swap;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use self::keeper::Keeper;
 use self::reader::Reader;
 use self::replay::Replay;
 use self::resnapshot::{Ended, take_beside};
+use self::stand::Stops;
 use self::swap::{Code, Swap, load_beside, load_stages};
 use crate::environment::{Environment, Task};
 use crate::error::{Error, Kind, Reaction, Result};
@@ -124,6 +126,8 @@ pub struct Summary {
     pub halted: BTreeMap<SourceKey, HaltedTable>,
     /// The stages that were put in force last.
     configured: Option<Vec<ConfiguredStage>>,
+    /// Where the sink could not go on, for the stages of the next start.
+    stops: Stops,
 }
 
 /// A source table that stands while the others go on.
@@ -227,7 +231,8 @@ async fn start(
     let halted = keeper.halted().cloned().collect();
     // Beside new code that waits for its cut there is none: it is taken by the start under that code.
     let beside = if code.waiting.is_none() { take_beside(pipeline, &keeper) } else { None };
-    let ahead = Ahead { source, opened, code, replay, halted, quarantine };
+    let stops = summary.stops.clone().beyond(replay.settled());
+    let ahead = Ahead { source, opened, code, replay, halted, stops, quarantine };
     let (mut running, ends) = spawn_ahead(pipeline, ahead);
     let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, summary);
     committer.note_provenance().await?;
@@ -269,11 +274,12 @@ struct Ahead {
     replay: Replay,
     /// Source tables that stand.
     halted: BTreeSet<SourceKey>,
+    stops: Stops,
     quarantine: SharedQuarantine,
 }
 
 fn spawn_ahead(pipeline: &Pipeline, ahead: Ahead) -> (Running, Ends) {
-    let Ahead { source, opened, code, replay, halted, quarantine } = ahead;
+    let Ahead { source, opened, code, replay, halted, stops, quarantine } = ahead;
     let queue = pipeline.settings.queue;
     let (to_stages, from_source) = mpsc::channel(queue);
     let (to_committer, from_stages) = mpsc::channel(queue);
@@ -308,6 +314,7 @@ fn spawn_ahead(pipeline: &Pipeline, ahead: Ahead) -> (Running, Ends) {
         counts: Counts::default(),
         halted,
         halts: Vec::new(),
+        stops,
         passed: BTreeMap::new(),
         quarantine: ends.quarantine.clone(),
         keyless: BTreeSet::new(),

@@ -127,10 +127,7 @@ impl Replay {
         }
         let settled = self.settled.get(&batch.origin.source).copied().unwrap_or(Order::START);
         let first = batch.changes.partition_point(|change| batch.origin.orders[*change as usize] <= settled);
-        match batch.rows() - first {
-            0 => vec![batch],
-            new => vec![batch.slice(0, first), batch.slice(first, new)],
-        }
+        parts(batch, first)
     }
 
     /// Without the rows that this sink table already holds. `None`: nothing is left.
@@ -163,6 +160,14 @@ impl Replay {
         let keep: BooleanBuffer = (0..batch.rows()).map(|row| !self.is_letter(source, batch.order(row))).collect();
         let batch = batch.filter(&keep)?;
         Ok((!batch.is_empty()).then_some(batch))
+    }
+}
+
+/// A batch in two where neither part is empty.
+pub(super) fn parts(batch: ChangeBatch, first: usize) -> Vec<ChangeBatch> {
+    match batch.rows() - first {
+        rest if rest == 0 || first == 0 => vec![batch],
+        rest => vec![batch.slice(0, first), batch.slice(first, rest)],
     }
 }
 

@@ -10,6 +10,7 @@ use super::chain::{Passed, SharedQuarantine};
 use super::committer::{Committer, Tables};
 use super::keeper::Keeper;
 use super::replay::Replay;
+use super::stand::Stops;
 use super::swap::{Code, load};
 use super::{Ahead, Counts, Pipeline, Summary, ended, spawn_ahead};
 use crate::environment::Task;
@@ -53,7 +54,8 @@ async fn take(pipeline: &Pipeline, keeper: Keeper, wanted: &SourceKey) -> Result
 
     let code = Code { stages: load(pipeline.loader.as_ref(), &pipeline.stages).await?, waiting: None };
     let quarantine = SharedQuarantine::default();
-    let ahead = Ahead { source, opened, code, replay: Replay::of_nothing(), halted: BTreeSet::new(), quarantine };
+    let (halted, stops) = (BTreeSet::new(), Stops::default());
+    let ahead = Ahead { source, opened, code, replay: Replay::of_nothing(), halted, stops, quarantine };
     let (mut running, ends) = spawn_ahead(pipeline, ahead);
     let mut summary = Summary::default();
     let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, &mut summary);

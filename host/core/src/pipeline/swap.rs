@@ -92,6 +92,7 @@ impl Chain {
         match self.check(&mut swap).await {
             Ok(()) => {
                 self.stages = swap.stages;
+                self.stops.forget();
                 Some(Swapped { configured: swap.configured, reply: swap.reply })
             }
             Err(error) => {
