@@ -190,10 +190,11 @@ impl Committer<'_> {
     }
 
     /// Stages a snapshot that is taken beside the stream; the next start commits it from its manifests (I9).
-    pub(super) async fn stage(&mut self, cut: &Cut, counts: &mut Counts) -> Result<Pending> {
-        let (data, letters) = self.prepare(cut, cut, counts).await?;
+    pub(super) async fn stage(&mut self, cut: &Cut, mut counts: Counts) -> Result<Taken> {
+        let (data, letters) = self.prepare(cut, cut, &mut counts).await?;
         let letters = letters.and_then(|letters| letters.manifest);
-        Ok(Pending { snapshot: cut.snapshot.clone(), letters, data: data.manifest })
+        let pending = Pending { snapshot: cut.snapshot.clone(), letters, data: data.manifest };
+        Ok(Taken { pending, new_tables: data.new_tables, counts })
     }
 
     /// A snapshot beside the stream has ended. Staged, it is recorded here and committed by the start that follows; where it
@@ -204,7 +205,8 @@ impl Committer<'_> {
             return Ok(());
         }
         match ended {
-            Ok(Taken { pending, counts }) => {
+            Ok(Taken { pending, new_tables, counts }) => {
+                self.keeper.add_tables(&new_tables);
                 self.keeper.set_pending(Some(pending));
                 self.summary.add(&counts);
             }

@@ -17,6 +17,7 @@ use crate::environment::Task;
 use crate::error::{Error, Result};
 use crate::position::SourceKey;
 use crate::record::Pending;
+use crate::schema::TableName;
 
 /// How a snapshot ended: staged, or why not.
 pub(super) type Ended = (SourceKey, Result<Taken>);
@@ -24,6 +25,8 @@ pub(super) type Ended = (SourceKey, Result<Taken>);
 /// A snapshot that is staged, and how to commit it (I9).
 pub(super) struct Taken {
     pub pending: Pending,
+    /// That it makes: their names enter the record with it (I13).
+    pub new_tables: BTreeSet<TableName>,
     pub counts: Counts,
 }
 
@@ -61,10 +64,7 @@ async fn take(pipeline: &Pipeline, keeper: Keeper, wanted: &SourceKey) -> Result
     let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, &mut summary);
     while let Some(passed) = running.from_stages.recv().await {
         match passed {
-            Passed::Cut { cut, mut counts, .. } if cut.is_snapshot() => {
-                let pending = committer.stage(&cut, &mut counts).await?;
-                return Ok(Taken { pending, counts });
-            }
+            Passed::Cut { cut, counts, .. } if cut.is_snapshot() => return committer.stage(&cut, counts).await,
             Passed::HaltedInSnapshot(halt) => return Err(halt.error),
             // Where the sink can not take them, the snapshot is not taken, and nothing stands anew.
             Passed::Rows(batch) => committer.write_rows(batch).await?,
