@@ -151,6 +151,34 @@ fn a_table_is_halted_where_more_letters_wait_than_may() {
 }
 
 #[test]
+fn maintenance_by_hand_merges_files_beside_a_host_and_needs_none() {
+    let scene = Scene::open(3_000);
+    let host = scene.start();
+    scene.catch_up(&host);
+    for _ in 0..3 {
+        scene.server.sql("update orders set total = (total + 1) % 1000 where id % 2 = 1");
+        scene.catch_up(&host);
+    }
+    let maintain = || -> Value {
+        let said = scene.verb(&["maintain", "p.yaml", "--table", "public.orders", "--json"]).expect("maintenance");
+        serde_json::from_str(&said).expect("JSON")
+    };
+    let done = &maintain()["tables"][0];
+    assert!(done["files_before"].as_u64() > Some(1), "{done}");
+    assert_eq!(done["files"], 1, "{done}");
+    scene.server.sql("update orders set total = 7 where id % 3 = 1; delete from orders where id % 3 = 2");
+    scene.catch_up(&host);
+    assert_eq!(scene.mirrored(), scene.at_source());
+    let report = host.stop(PATIENCE);
+    assert_eq!(report["restarts"], 0, "{report}");
+
+    assert_eq!(maintain()["tables"][0]["files"], 1);
+    assert_eq!(scene.mirrored(), scene.at_source());
+    let refused = scene.verb(&["maintain", "p.yaml", "--table", "public.none"]).expect_err("no such table");
+    assert!(refused.contains("maintain.no_table") && refused.contains("public.orders"), "{refused}");
+}
+
+#[test]
 fn a_new_snapshot_is_taken_beside_the_stream_whenever_the_host_dies() {
     let mut chance = Chance::announced("resnapshot");
     let scene = Scene::open(50_000);

@@ -20,7 +20,7 @@ mod upsert;
 
 pub use config::{DeltaConfig, IndexKind, Mode, SchemaChange, SchemaEvolution, SchemaRule};
 pub use records::ObjectRecords;
-pub use sink::DeltaSink;
+pub use sink::{DeltaSink, Maintained};
 pub use store::S3Config;
 pub use stored_letters::{Letter, letters};
 

@@ -10,7 +10,7 @@ use support::Place;
 #[test]
 fn every_verb_answers_help_with_an_example() {
     let place = Place::new();
-    let verbs: [&[&str]; 12] = [
+    let verbs: [&[&str]; 13] = [
         &[],
         &["run"],
         &["test"],
@@ -21,6 +21,7 @@ fn every_verb_answers_help_with_an_example() {
         &["plugin", "test"],
         &["dlq", "ls"],
         &["resnapshot"],
+        &["maintain"],
         &["schema"],
         &["generate"],
     ];

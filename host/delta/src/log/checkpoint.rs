@@ -113,7 +113,7 @@ pub(super) async fn checkpoint(store: &Store, version: u64) -> Result<()> {
 }
 
 /// Removes commits and checkpoints that are older than the table's own retention.
-async fn clean_log(store: &Store, version: u64, now_millis: i64) -> Result<()> {
+pub(super) async fn clean_log(store: &Store, version: u64, now_millis: i64) -> Result<()> {
     let Some(state) = load::newest(store, false).await? else { return Ok(()) };
     if state.metadata.property("delta.enableExpiredLogCleanup") == Some("false") {
         return Ok(());

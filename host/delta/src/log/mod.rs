@@ -169,6 +169,13 @@ impl Table {
         Some(self.state.as_ref()?.version)
     }
 
+    /// Writes a checkpoint of the version that is known, and removes of the log what is older than its retention.
+    pub(crate) async fn checkpoint_now(&self) -> Result<()> {
+        let Some(version) = self.version() else { return Ok(()) };
+        checkpoint::checkpoint(&self.store, version).await?;
+        checkpoint::clean_log(&self.store, version, self.now_millis()).await
+    }
+
     /// Refuses a table that others turned back after this pipeline's last commit: `txn` does not follow a RESTORE.
     ///
     /// Errors: `position.gap` (halt).

@@ -1,5 +1,6 @@
 //! The Delta sink: a table for each table of the stream, rows and positions in one commit.
 
+mod maintain;
 mod staging;
 mod table;
 mod upserting;
@@ -34,6 +35,7 @@ use crate::template::Template;
 use crate::upsert::Refused;
 use crate::upsert::index::KeyCache;
 
+pub use maintain::Maintained;
 pub(crate) use table::uuid_text;
 
 /// Files under construction, of all tables together: what a cut may hold in memory besides its batches.

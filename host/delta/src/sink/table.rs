@@ -86,6 +86,14 @@ pub(super) fn properties(config: &DeltaConfig) -> BTreeMap<String, Option<String
     properties
 }
 
+pub(super) fn options(config: &DeltaConfig) -> Options {
+    Options {
+        target_size: config.target_file_size,
+        deletion_vectors: config.deletion_vectors,
+        change_data_feed: config.change_data_feed,
+    }
+}
+
 /// Refuses a table that could be broken, or that holds something else than the mode keeps.
 pub(crate) fn check_state(place: &str, state: &TableState, config: &DeltaConfig) -> Result<()> {
     features::check_writable(place, &state.protocol, &state.metadata, &state.schema)?;
@@ -119,11 +127,7 @@ impl SinkTable {
             layouts: Vec::new(),
             staging: Staging::default(),
             upserts: cache.map(|cache| Upserts::new(Arc::clone(cache))),
-            options: Options {
-                target_size: config.target_file_size,
-                deletion_vectors: config.deletion_vectors,
-                change_data_feed: config.change_data_feed,
-            },
+            options: options(config),
             compaction: config.compaction,
             committed: 0,
             rewritten: 0,

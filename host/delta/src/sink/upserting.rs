@@ -253,7 +253,9 @@ impl SinkTable {
     /// Commits compaction that is finished, and starts what is next.
     async fn compact(&mut self, owner: &Owner) -> Result<()> {
         let Some(upserts) = &mut self.upserts else { return Ok(()) };
-        if let Some(plan) = upserts.plan_compaction(&self.table, self.options.deletion_vectors).await? {
+        if let Some(finished) = upserts.finished_compaction()?
+            && let Some(plan) = upserts.plan_compaction(&self.table, &finished, self.options.deletion_vectors).await?
+        {
             self.commit_compaction(&plan, owner).await?;
             if let Some(upserts) = &mut self.upserts {
                 upserts.compacted(&self.table, plan)?;

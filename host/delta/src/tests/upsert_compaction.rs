@@ -6,6 +6,7 @@ use millrace_core::batch::ChangeType;
 use millrace_core::builder::{Cells, RowsBuilder};
 use millrace_core::environment::Environment;
 use millrace_core::position::Order;
+use millrace_core::schema::TableName;
 use millrace_core::sink::Sink;
 
 use super::mirror::{KeyKind, Source, current};
@@ -205,4 +206,36 @@ async fn a_file_that_was_written_long_ago_and_removed_just_now_stays() {
     assert!(crate::log::unused::remove(&store, now + 8 * 86_400_000).await.unwrap().files >= 2);
     std::fs::remove_dir_all(&table).unwrap();
     assert_eq!(crate::log::unused::remove(&store, now).await.unwrap().files, 0, "no table");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn maintenance_by_hand_merges_files_under_a_stream_that_goes_on() {
+    let mut stream = Stream::new().await;
+    // Too few of one size for the stream to merge them itself.
+    for part in 0..4 {
+        stream.cut(Insert, part * 1_000..(part + 1) * 1_000).await;
+    }
+    let orders = TableName::new("public", "orders");
+    let mut by_hand = stream.lake.sink();
+    let working = tokio::spawn(async move { (by_hand.maintain(&orders, true).await, by_hand) });
+    let mut expected: Vec<i64> = (0..4_000).collect();
+    let mut gone = 0;
+    // Fewer than the plans that it may make.
+    while !working.is_finished() && gone < 50 {
+        stream.cut(Delete, std::iter::once(gone)).await;
+        gone += 1;
+    }
+    let (done, mut by_hand) = working.await.unwrap();
+    let done = done.unwrap().expect("the table is there");
+    assert_eq!((done.files_before, done.files), (4, 1), "{done:?}");
+    // The stream finds its rows in the new file.
+    stream.cut(Delete, std::iter::once(gone)).await;
+    expected.drain(..=gone as usize);
+    assert_eq!(stream.ids().await, expected);
+    assert!(stream.lake.path(&format!("public/orders/_delta_log/{:020}.checkpoint.parquet", done.version)).exists());
+    // Nothing is left to do, and nothing is said.
+    let version = stream.log().len();
+    let again = by_hand.maintain(&TableName::new("public", "orders"), true).await.unwrap().expect("the table is there");
+    assert_eq!((again.files_before, again.files, stream.log().len()), (1, 1, version));
+    assert_eq!(by_hand.maintain(&TableName::new("public", "nobody"), true).await.unwrap(), None);
 }

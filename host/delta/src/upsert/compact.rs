@@ -52,15 +52,28 @@ pub(super) struct Job {
     /// Ends the work where the job is dropped.
     _task: Task,
     outcome: Outcome,
+    basis: Basis,
+}
+
+/// What work relies on.
+#[derive(Clone, Debug)]
+struct Basis {
     /// The version at which columns or properties changed last, at the start.
     changed_at: u64,
     /// By which it knows the new file's keys.
     form: SharedForm,
 }
 
+/// Work that is done and not committed.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    done: Compacted,
+    basis: Basis,
+}
+
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("changed_at", &self.changed_at).finish_non_exhaustive()
+        f.debug_struct("Job").field("basis", &self.basis).finish_non_exhaustive()
     }
 }
 
@@ -75,7 +88,6 @@ struct Work {
     id: String,
     /// Milliseconds since 1970-01-01 UTC.
     now: i64,
-    turn: Arc<Semaphore>,
 }
 
 impl Upserts {
@@ -86,12 +98,38 @@ impl Upserts {
         options: Options,
         turn: &Arc<Semaphore>,
     ) -> Result<()> {
-        let (None, Some(state), Some(target)) = (&self.job, table.state(), &mut self.target) else { return Ok(()) };
-        let Some(files) = &state.files else { return Ok(()) };
-        let all: Vec<Arc<Add>> = files.iter().cloned().collect();
-        let chosen = choose(&all, options.target_size, target);
-        if chosen.is_empty() {
+        if self.job.is_some() {
             return Ok(());
+        }
+        let Some((work, basis)) = self.next_work(table, options, FILES_A_MERGE).await? else { return Ok(()) };
+        let (outcome, turn) = (Outcome::default(), Arc::clone(turn));
+        let answer = Arc::clone(&outcome);
+        let run = async move {
+            let done = match turn.acquire().await {
+                Ok(_turn) => work.run().await,
+                Err(closed) => Err(Error::bug(closed.to_string())),
+            };
+            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+        };
+        let task = table.environment().spawn("delta compaction", run.boxed());
+        self.job = Some(Job { _task: task, outcome, basis });
+        Ok(())
+    }
+
+    /// Does the work that is worth most, for a caller that has nothing else to do. `None`: nothing is worth it.
+    pub(crate) async fn compact_now(&mut self, table: &Table, options: Options) -> Result<Option<Finished>> {
+        let Some((work, basis)) = self.next_work(table, options, 2).await? else { return Ok(None) };
+        Ok(Some(Finished { done: work.run().await?, basis }))
+    }
+
+    /// `least`: files of about one size that are merged.
+    async fn next_work(&mut self, table: &Table, options: Options, least: usize) -> Result<Option<(Work, Basis)>> {
+        let (Some(state), Some(target)) = (table.state(), &mut self.target) else { return Ok(None) };
+        let Some(files) = &state.files else { return Ok(None) };
+        let all: Vec<Arc<Add>> = files.iter().cloned().collect();
+        let chosen = choose(&all, options.target_size, least, target);
+        if chosen.is_empty() {
+            return Ok(None);
         }
         let mut reader = deletion_vectors::Reader::default();
         let mut inputs = Vec::with_capacity(chosen.len());
@@ -107,34 +145,35 @@ impl Upserts {
             inputs,
             id: table.random_id(),
             now: table.now_millis(),
-            turn: Arc::clone(turn),
         };
-        let outcome = Outcome::default();
-        let answer = Arc::clone(&outcome);
-        let run = async move {
-            let done = work.run().await;
-            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
-        };
-        let task = table.environment().spawn("delta compaction", run.boxed());
-        let form = Arc::clone(&target.form);
-        self.job = Some(Job { _task: task, outcome, changed_at: state.changed_at, form });
-        Ok(())
+        let basis = Basis { changed_at: state.changed_at, form: Arc::clone(&target.form) };
+        Ok(Some((work, basis)))
     }
 
-    /// What finished work asks of the log, for the table as it is now; `None` where none is finished, or where its files
-    /// are not the table's any more: where rows of them went meanwhile, a table without deletion vectors (`!vectors`) has
-    /// other files. The answer is to be committed, then handed to [`Upserts::compacted`].
-    pub(crate) async fn plan_compaction(&mut self, table: &Table, vectors: bool) -> Result<Option<Staged>> {
+    /// The work that was started, once it is finished.
+    pub(crate) fn finished_compaction(&mut self) -> Result<Option<Finished>> {
         let Some(job) = &self.job else { return Ok(None) };
-        let (changed_at, form) = (job.changed_at, Arc::clone(&job.form));
         let Some(done) = job.outcome.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(None) };
+        let basis = job.basis.clone();
         self.job = None;
-        let done = done?;
+        Ok(Some(Finished { done: done?, basis }))
+    }
+
+    /// What finished work asks of the log, for the table as it is now; `None` where its files are not the table's any more:
+    /// where rows of them went meanwhile, a table without deletion vectors (`!vectors`) has other files. The answer is to
+    /// be committed, then handed to [`Upserts::compacted`].
+    pub(crate) async fn plan_compaction(
+        &mut self,
+        table: &Table,
+        finished: &Finished,
+        vectors: bool,
+    ) -> Result<Option<Staged>> {
+        let Finished { done, basis } = finished;
         let (Some(state), Some(target)) = (table.state(), &mut self.target) else { return Ok(None) };
         let files = state.files.as_ref();
         let present = |input: &Input| files.and_then(|f| f.get(&input.add.path)).cloned();
         let now: Option<Vec<Arc<Add>>> = done.inputs.iter().map(present).collect();
-        let same = changed_at == state.changed_at && Arc::ptr_eq(&form, &target.form);
+        let same = basis.changed_at == state.changed_at && Arc::ptr_eq(&basis.form, &target.form);
         let Some(now) = now.filter(|_| same) else { return Ok(None) };
         let unchanged = |(input, now): (&Input, &Arc<Add>)| input.add.deletion_vector == now.deletion_vector;
         if !vectors && !done.inputs.iter().zip(&now).all(unchanged) {
@@ -152,7 +191,7 @@ impl Upserts {
 
 impl Compacted {
     /// `now`: the inputs as the table has them.
-    async fn plan(self, table: &Table, target: &mut Target, now: &[Arc<Add>], files_at: u64) -> Result<Staged> {
+    async fn plan(&self, table: &Table, target: &mut Target, now: &[Arc<Add>], files_at: u64) -> Result<Staged> {
         let mut staged = Staged { files_at: Some(files_at), ..Staged::default() };
         let millis = table.now_millis();
         let mut reader = deletion_vectors::Reader::default();
@@ -163,7 +202,7 @@ impl Compacted {
             gone.extend(since.iter().map(|row| offset + row - input.gone.rank(row)));
             staged.removes.push(Remove::of(add, millis, false));
         }
-        let Some(file) = self.file else { return Ok(staged) };
+        let Some(file) = self.file.clone() else { return Ok(staged) };
         let add = Arc::new(file.add.clone());
         if gone.is_empty() {
             staged.adds.push(file.add.clone());
@@ -179,7 +218,6 @@ impl Compacted {
 
 impl Work {
     async fn run(self) -> Result<Compacted> {
-        let _turn = self.turn.acquire().await.map_err(|e| Error::bug(e.to_string()))?;
         let layout = Arc::new(Layout::whole(&self.fields, &self.partition_by));
         let key = self.inputs.first().map_or(Key::new(), |first| first.partition(&layout));
         let mut file = DataFile::create(&self.store, Arc::clone(&layout), key, &self.id)?;
@@ -223,7 +261,7 @@ impl Work {
 type Tier<'a> = (&'a BTreeMap<String, Option<String>>, u32);
 
 /// The files that are worth it most: one of which much is gone with others of its partition, or many of about one size.
-fn choose(files: &[Arc<Add>], target_size: u64, target: &mut Target) -> Vec<Arc<Add>> {
+fn choose(files: &[Arc<Add>], target_size: u64, least: usize, target: &mut Target) -> Vec<Arc<Add>> {
     let gone = |add: &Add| add.deletion_vector.as_ref().map_or(0, |dv| dv.cardinality.unsigned_abs());
     let mut tiers: BTreeMap<Tier<'_>, Vec<&Arc<Add>>> = BTreeMap::new();
     for add in files {
@@ -236,7 +274,7 @@ fn choose(files: &[Arc<Add>], target_size: u64, target: &mut Target) -> Vec<Arc<
             tiers.entry((&add.partition_values, tier)).or_default().push(add);
         }
     }
-    for mut tier in tiers.into_values().filter(|tier| tier.len() >= FILES_A_MERGE) {
+    for mut tier in tiers.into_values().filter(|tier| tier.len() >= least) {
         tier.sort_by(|a, b| (a.size, &a.path).cmp(&(b.size, &b.path)));
         let mut size = 0;
         let fits = tier.into_iter().take(MAX_FILES).take_while(|add| {

@@ -28,6 +28,7 @@ use millrace_core::{Error, Result};
 use roaring::RoaringTreemap;
 use tokio::sync::Semaphore;
 
+pub(crate) use self::compact::Finished;
 use self::feed::Feed;
 pub(crate) use self::fold::Refused;
 use self::fold::{Folded, Part, fold};

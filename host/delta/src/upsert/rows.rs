@@ -41,7 +41,7 @@ pub(crate) struct Present {
 pub(crate) type PresentRows = HashMap<u32, Present>;
 
 /// A new file, with the keys of its rows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct NewFile {
     pub add: Add,
     pub keys: Arc<FileKeys>,

@@ -5,6 +5,7 @@
 
 mod dlq;
 mod generate;
+mod maintain;
 mod plugin;
 mod plugin_new;
 mod report;
@@ -48,6 +49,7 @@ enum Verb {
     #[command(subcommand)]
     Dlq(dlq::Verb),
     Resnapshot(resnapshot::Args),
+    Maintain(maintain::Args),
     Schema(schema::Args),
     Generate(generate::Args),
 }
@@ -75,6 +77,7 @@ pub fn main() -> ExitCode {
         Verb::Plugin(plugin::Verb::Test(args)) => (Threads::One, args.json),
         Verb::Dlq(dlq::Verb::Ls(args)) => (Threads::Many, args.json),
         Verb::Resnapshot(_) => (Threads::Many, false),
+        Verb::Maintain(args) => (Threads::Many, args.json),
         Verb::Plugin(plugin::Verb::Build(_) | plugin::Verb::New(_)) | Verb::Schema(_) | Verb::Generate(_) => {
             (Threads::One, false)
         }
@@ -102,6 +105,7 @@ impl Verb {
             Verb::Plugin(plugin::Verb::Build(args)) => plugin::build(&args),
             Verb::Dlq(dlq::Verb::Ls(args)) => dlq::ls(&args).await,
             Verb::Resnapshot(args) => resnapshot::perform(&args).await,
+            Verb::Maintain(args) => maintain::perform(&args).await,
             Verb::Schema(args) => schema::perform(&args),
             Verb::Generate(args) => generate::perform(&args),
         }

@@ -108,6 +108,22 @@ pub fn records(loaded: &Loaded, env: Arc<dyn Environment>) -> Result<Arc<dyn Rec
     records_of(&parts(loaded, env, Health::default())?)
 }
 
+/// The Delta sink of a pipeline, for verbs that do not run it: without the folder for keys, which is the running host's.
+///
+/// Errors: `sink.no_lake` (config) where it writes to something else.
+pub fn lake(loaded: &Loaded, env: Arc<dyn Environment>) -> Result<DeltaSink> {
+    match sink_choice(&loaded.config.sink)? {
+        SinkChoice::Delta(config) => {
+            DeltaSink::new(DeltaConfig { index_dir: None, ..config }, &loaded.config.pipeline, env)
+        }
+        other => {
+            let what =
+                format!("pipeline {} writes to {}, not to Delta tables", loaded.config.pipeline, other.identity());
+            Err(Error::config("sink.no_lake", what))
+        }
+    }
+}
+
 /// The table of a pipeline's dead letters.
 ///
 /// Errors: `dlq.file` (config) where they go to a file.
