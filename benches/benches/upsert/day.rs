@@ -11,8 +11,10 @@ use crate::peak_rss;
 use crate::rows::{Ids, inserts};
 use crate::table::Lake;
 
-/// Of a day, one a second; each touches every file.
-const COMMITS: u64 = 86_400;
+/// Of a day: an hour's commits lie between two checkpoints (a host writes one every hundred).
+pub(crate) const PARTS: u64 = 24;
+/// One a second; each touches every file.
+const COMMITS_A_PART: u64 = 3_600;
 const ROWS: u64 = 100_000;
 const FILES: u64 = 20;
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(1_800);
@@ -26,23 +28,43 @@ fn commits(folder: &Path) -> u64 {
     names.filter(|entry| entry.file_name().to_string_lossy().ends_with(".json")).count() as u64
 }
 
-/// A real table, and then a day of commits in the form of ours that take each file out and in again with another vector.
+/// How many of a log's commits are ours to count vectors by: those of the real table come before, and one with each
+/// checkpoint.
+fn commits_made(commits: u64) -> u64 {
+    commits / COMMITS_A_PART * COMMITS_A_PART
+}
+
+/// A real table, and then a part of a day's commits in the form of ours, which take each file out and in again with another
+/// vector.
 pub(crate) fn make(folder: &Path) {
-    Lake::open(folder, false, false).fill(ROWS, FILES, Ids::Ascending);
+    if !log(folder).exists() {
+        Lake::open(folder, false, false).fill(ROWS, FILES, Ids::Ascending);
+    }
     let first = commits(folder);
-    let texts: Vec<String> = (0..first)
-        .map(|version| fs::read_to_string(log(folder).join(format!("{version:020}.json"))).expect("a commit"))
-        .collect();
-    let actions =
-        || texts.iter().flat_map(|text| text.lines()).map(|l| serde_json::from_str::<Value>(l).expect("JSON"));
-    let info = actions().rfind(|a| !a["commitInfo"].is_null()).expect("a commit with info");
-    let adds: Vec<Value> = actions().filter(|a| !a["add"].is_null()).map(|mut a| a["add"].take()).collect();
+    let texts = (0..first).map(|version| log(folder).join(format!("{version:020}.json")));
+    let actions = texts.flat_map(|path| {
+        let text = fs::read_to_string(path).expect("a commit");
+        text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")).collect::<Vec<_>>()
+    });
+    // Those of the real table come first.
+    let (mut adds, mut info) = (Vec::new(), Value::Null);
+    for mut action in actions {
+        if !action["commitInfo"].is_null() {
+            info = action;
+        } else if !action["add"].is_null() {
+            adds.push(action["add"].take());
+        }
+        if adds.len() as u64 == FILES {
+            break;
+        }
+    }
     let vector = |commit: u64, place: usize| {
         let id = format!("{:020}", commit * 7_919);
         json!({ "storageType": "u", "pathOrInlineDv": id, "offset": 1 + 100 * place, "sizeInBytes": 90, "cardinality": 1 })
     };
     let now = info["commitInfo"]["timestamp"].as_i64().expect("a time");
-    for commit in 0..COMMITS {
+    let made = commits_made(first);
+    for commit in made..made + COMMITS_A_PART {
         let mut lines = vec![info.to_string()];
         for (place, add) in adds.iter().enumerate() {
             let mut remove = json!({
@@ -56,7 +78,7 @@ pub(crate) fn make(folder: &Path) {
             add["deletionVector"] = vector(commit, place);
             lines.extend([json!({ "remove": remove }).to_string(), json!({ "add": add }).to_string()]);
         }
-        let name = log(folder).join(format!("{:020}.json", first + commit));
+        let name = log(folder).join(format!("{:020}.json", first + commit - made));
         let mut file = fs::File::create(name).expect("a commit");
         file.write_all((lines.join("\n") + "\n").as_bytes()).expect("written");
     }
