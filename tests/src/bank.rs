@@ -72,7 +72,7 @@ update accounts set id = id + 1000000 where id = :a
     ),
 ];
 
-/// A hundred changes of random keys: seven of ten update, two open, one closes. What is paid goes to one account more.
+/// Changes of a hundred random keys, as far as they are there: seven of ten update, two open, one closes. What is paid goes to one account more.
 const LOAD: &str = r"
 \set b random(1, 100)
 \set amount random(1, 100)
@@ -130,7 +130,7 @@ settings: {settings}
         Writers::launch_scripts(&self.server, clients, &SCRIPTS, &self.args())
     }
 
-    /// Lets one client change a hundred accounts in each of `rate` transactions a second until it is stopped.
+    /// Lets one client change up to a hundred accounts in each of `rate` transactions a second until it is stopped.
     pub fn write_at(&self, rate: u32) -> Writers {
         let args = [self.args(), vec!["-R".to_owned(), rate.to_string()]].concat();
         Writers::launch_scripts(&self.server, 1, &[("load", LOAD, 1)], &args)
