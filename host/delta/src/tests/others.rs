@@ -103,6 +103,20 @@ pub(super) async fn by_quick_ones(table: &Path, names: &[&str]) -> BTreeMap<&'st
     found
 }
 
+/// The change data feed from the first version on: commit version, change type and these columns of each row.
+pub(super) fn feeds(table: &Path, names: &[&str], with_spark: bool) -> BTreeMap<&'static str, Vec<Vec<String>>> {
+    let names: Vec<&str> = ["_commit_version", "_change_type"].into_iter().chain(names.iter().copied()).collect();
+    let mut found = BTreeMap::new();
+    if let Some(mut reader) = small() {
+        let question = json!({ "reader": "feed of delta-rs", "table": table, "names": names });
+        found.insert("delta-rs", reader.ask(&question));
+    }
+    if let Some(mut spark) = with_spark.then(spark).flatten() {
+        found.insert("Spark", spark.ask(&json!({ "table": table, "names": names, "feed": true })));
+    }
+    found
+}
+
 pub(super) fn by_duckdb(table: &Path, names: &[&str]) -> Option<Vec<Vec<String>>> {
     Some(small()?.ask(&json!({ "reader": "DuckDB", "table": table, "names": names })))
 }

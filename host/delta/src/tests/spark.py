@@ -47,8 +47,11 @@ def shown(name, kind):
     return F.coalesce(column.cast("string"), F.lit("NULL"))
 
 
-def read(table, names):
-    frame = spark.read.format("delta").load(table)
+def read(table, names, of_feed):
+    reader = spark.read.format("delta")
+    if of_feed:
+        reader = reader.option("readChangeFeed", "true").option("startingVersion", 0)
+    frame = reader.load(table)
     kinds = dict(frame.dtypes)
     return sorted(list(row) for row in frame.select([shown(name, kinds[name]) for name in names]).collect())
 
@@ -60,7 +63,11 @@ def run(sql):
 for line in sys.stdin:
     question = json.loads(line)
     try:
-        answer = {"rows": run(question["sql"]) if "sql" in question else read(question["table"], question["names"])}
+        if "sql" in question:
+            rows = run(question["sql"])
+        else:
+            rows = read(question["table"], question["names"], question.get("feed", False))
+        answer = {"rows": rows}
     except Exception as error:
         answer = {"error": str(error)}
     print(json.dumps(answer), file=answers, flush=True)

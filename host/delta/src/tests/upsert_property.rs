@@ -6,8 +6,9 @@ use millrace_core::cut::Cut;
 use millrace_core::position::Order;
 use millrace_core::sink::Sink;
 
+use super::feed::replayed;
 use super::mirror::*;
-use super::others::{by_all_but_spark, by_duckdb, by_others, by_quick_ones};
+use super::others::{by_all_but_spark, by_duckdb, by_others, by_quick_ones, feeds};
 use super::support::*;
 use crate::config::{IndexKind, SchemaChange, SchemaEvolution, SchemaRule};
 use crate::file::layout::Layout;
@@ -206,6 +207,11 @@ impl Run {
         let found = if with_spark { by_others(&table, &names).await } else { by_all_but_spark(&table, &names).await };
         for (reader, rows) in found {
             assert_eq!(rows, self.source.expected(), "{reader}");
+        }
+        if self.lake.config.change_data_feed {
+            for (reader, feed) in feeds(&table, &names, with_spark) {
+                assert_eq!(replayed(reader, feed), self.source.expected(), "the feed by {reader}");
+            }
         }
     }
 }

@@ -9,8 +9,10 @@ use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
 use futures::TryStreamExt;
 use millrace_core::batch::ChangeType;
 use millrace_core::{Error, Result};
+use roaring::RoaringTreemap;
 
 use super::fold::Fate;
+use super::locate::Target;
 use super::rewrite::Input;
 use super::{Examined, Form};
 use crate::file::layout::Layout;
@@ -19,6 +21,7 @@ use crate::file::reader::{FileReader, Rows};
 use crate::file::writer::DataFile;
 use crate::log::Table;
 use crate::log::actions::{Add, Cdc};
+use crate::log::deletion_vectors;
 use crate::log::schema::{DeltaType, Field};
 
 /// What the feed has beside the table's columns; readers add `_commit_version` and `_commit_timestamp`.
@@ -93,6 +96,13 @@ impl<'a> Feed<'a> {
         Ok(())
     }
 
+    /// Takes the rows of a file of the table that are not gone.
+    pub(super) async fn rest(&mut self, add: &Arc<Add>, gone: &RoaringTreemap, kind: ChangeType) -> Result<()> {
+        let all = FileReader::open(self.table.store(), add).await?.rows();
+        let rows: Vec<u32> = (0..all).filter(|row| !gone.contains(*row)).map(|row| row as u32).collect();
+        self.stored(add, &rows, &vec![kind; rows.len()]).await
+    }
+
     pub(super) async fn finish(mut self) -> Result<Vec<Cdc>> {
         while !self.open.is_empty() {
             self.end(0).await?;
@@ -101,11 +111,22 @@ impl<'a> Feed<'a> {
     }
 }
 
+/// Whether readers must be told what became of the rows of a table that goes as a whole. Without files of the feed they take
+/// it from the files that go and come, and delta-rs 1.6.6 then counts rows that were gone by a vector as well.
+pub(super) fn is_needed<'a>(mut files: impl Iterator<Item = &'a Arc<Add>>) -> bool {
+    files.any(|add| add.deletion_vector.is_some())
+}
+
 impl Examined {
     /// What becomes of the rows that the table has under the cut's keys: of several under one key the newest was changed,
-    /// the others go. Answers the files of the feed, none where there is none.
-    pub(super) async fn feed(&self, feed: Option<Feed<'_>>) -> Result<Vec<Cdc>> {
+    /// the others go. Answers the files of the feed, none where there is none. `all`: files of which every row goes.
+    pub(super) async fn feed(&self, feed: Option<Feed<'_>>, target: &mut Target, all: &[Arc<Add>]) -> Result<Vec<Cdc>> {
         let Some(mut feed) = feed else { return Ok(Vec::new()) };
+        let mut vectors = deletion_vectors::Reader::default();
+        for add in all {
+            let gone = target.gone(add, &mut vectors).await?;
+            feed.rest(add, &gone, ChangeType::Delete).await?;
+        }
         let stays = |key: &u32| matches!(self.folded.fates[*key as usize], Fate::Row(_));
         let changed: HashSet<(&str, u32)> =
             self.present.iter().filter(|(key, _)| stays(key)).map(|(_, p)| (p.add.path.as_str(), p.row)).collect();

@@ -290,8 +290,13 @@ impl Upserts {
             partition_by: form.partition_by,
         };
         let target = self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))?;
-        // Of a truncate readers see it by the files that go.
-        let wants_feed = form.options.change_data_feed && !examined.folded.truncated;
+        // Files of which every row goes.
+        let all: Vec<Arc<Add>> = match table.state().and_then(|s| s.files.as_ref()) {
+            Some(files) if examined.folded.truncated => files.iter().cloned().collect(),
+            _ => Vec::new(),
+        };
+        let is_needed = !examined.folded.truncated || feed::is_needed(all.iter());
+        let wants_feed = form.options.change_data_feed && is_needed;
         let mut feed = wants_feed.then(|| Feed::new(table, form));
         let new_files = gathering.write(table, &target.form, form.options.target_size, feed.as_mut()).await?;
         let mut staged = Staged {
@@ -301,11 +306,10 @@ impl Upserts {
             new_files,
             ..Staged::default()
         };
-        staged.changes = examined.feed(feed).await?;
+        staged.changes = examined.feed(feed, target, &all).await?;
         if examined.folded.truncated {
-            let files = table.state().and_then(|s| s.files.as_ref());
             let now = table.now_millis();
-            staged.removes = files.into_iter().flat_map(|f| f.iter()).map(|add| Remove::of(add, now, true)).collect();
+            staged.removes = all.iter().map(|add| Remove::of(add, now, true)).collect();
         } else {
             let rows = |found: &Found| (Arc::clone(&found.add), found.hits.iter().map(|h| u64::from(h.row)).collect());
             take_out(table, target, form, examined.found.iter().map(rows).collect(), &mut staged).await?;

@@ -10,13 +10,14 @@ use millrace_core::batch::ChangeType;
 use millrace_core::{Error, Result};
 use roaring::RoaringTreemap;
 
-use super::feed::Feed;
+use super::feed::{self, Feed};
 use super::index::FileKeys;
 use super::locate::{Target, file_keys};
 use super::{Form, Staged, Upserts, report_duplicates, take_out};
 use crate::file::reader::{FileReader, Rows};
 use crate::log::Table;
 use crate::log::actions::{Add, Cdc, Remove};
+use crate::log::deletion_vectors;
 
 /// Rows of two files that may have the same key: of the one that came earlier, and of the later one.
 type Pairs = Vec<(u32, u32)>;
@@ -57,8 +58,9 @@ impl Upserts {
         if whole {
             staged.removes.extend(present.iter().map(|add| Remove::of(add, now, true)));
         }
-        if form.options.change_data_feed && !whole {
-            staged.changes = feed(table, form, &new, &marked).await?;
+        let all: &[Arc<Add>] = if whole { &present } else { &[] };
+        if form.options.change_data_feed && (!whole || !marked.is_empty() || feed::is_needed(all.iter())) {
+            staged.changes = changes(table, target, form, (all, &new), &marked).await?;
         }
         // A new file of which rows go is added once, with its vector, or written anew.
         let is_new = |path: &str| adds.iter().any(|a| a.path == path);
@@ -73,19 +75,29 @@ impl Upserts {
     }
 }
 
-/// Rows of the table that go, and those that come. (Where all go, readers see it by the files.)
-async fn feed(table: &Table, form: Form<'_>, new: &[Arc<Add>], marked: &Marked) -> Result<Vec<Cdc>> {
+/// Rows of the table that go, and those that come. `all`: files of which every row goes.
+async fn changes(
+    table: &Table,
+    target: &mut Target,
+    form: Form<'_>,
+    (all, new): (&[Arc<Add>], &[Arc<Add>]),
+    marked: &Marked,
+) -> Result<Vec<Cdc>> {
     let mut feed = Feed::new(table, form);
+    let mut vectors = deletion_vectors::Reader::default();
+    for add in all {
+        let gone = target.gone(add, &mut vectors).await?;
+        feed.rest(add, &gone, ChangeType::Delete).await?;
+    }
     let is_new = |add: &Add| new.iter().any(|n| n.path == add.path);
     for (add, rows) in marked.values().filter(|(add, _)| !is_new(add)) {
         let rows: Vec<u32> = rows.iter().map(|row| row as u32).collect();
         feed.stored(add, &rows, &vec![ChangeType::Delete; rows.len()]).await?;
     }
+    let nothing = RoaringTreemap::new();
     for add in new {
-        let gone = marked.get(add.path.as_str()).map(|(_, rows)| rows);
-        let all = FileReader::open(table.store(), add).await?.rows() as u32;
-        let rows: Vec<u32> = (0..all).filter(|row| !gone.is_some_and(|g| g.contains(u64::from(*row)))).collect();
-        feed.stored(add, &rows, &vec![ChangeType::Insert; rows.len()]).await?;
+        let gone = marked.get(add.path.as_str()).map_or(&nothing, |(_, rows)| rows);
+        feed.rest(add, gone, ChangeType::Insert).await?;
     }
     feed.finish().await
 }
