@@ -95,6 +95,11 @@ pub struct DeltaConfig {
     /// A table that is not named here is told apart by the primary key of its source table.
     #[serde(default)]
     pub key: BTreeMap<String, Vec<String>>,
+    /// Of mode `upsert`: a column that tells which of two rows of a key is newer, by the table's name
+    /// (`public.orders: updated_at`). A change whose value is less than that of the row in the table is left out. For sources
+    /// that do not give the order of their changes.
+    #[serde(default)]
+    pub order_by: BTreeMap<String, String>,
     /// Of mode `upsert`: how the rows of keys are found. `files`: by the keys of each file. `exact`: by the keys of many
     /// files in one, merged on local disk beside the stream; for tables of many files whose keys come at random.
     #[serde(default)]
@@ -207,6 +212,7 @@ impl DeltaConfig {
             path: path.into(),
             mode: Mode::default(),
             key: BTreeMap::new(),
+            order_by: BTreeMap::new(),
             index: IndexKind::default(),
             index_memory: defaults::index_memory(),
             index_dir: None,
@@ -271,6 +277,14 @@ impl DeltaConfig {
         if self.mode != Mode::Upsert && !self.key.is_empty() {
             let hint = "set `mode: upsert`, or leave `key` out";
             problems.push(problem("`key` is of the mode `upsert` alone".into(), hint));
+        }
+        if self.mode != Mode::Upsert && !self.order_by.is_empty() {
+            let error = Error::config("delta.order_by", "`order_by` is of the mode `upsert` alone");
+            problems.push(error.hint("set `mode: upsert`, or leave `order_by` out"));
+        }
+        if let Some((table, _)) = self.order_by.iter().find(|(_, column)| column.trim().is_empty()) {
+            let error = Error::config("delta.order_by", format!("the rows of {table} are ordered by no column"));
+            problems.push(error.hint("name one: `updated_at`"));
         }
         for (table, columns) in &self.key {
             let repeated = columns.iter().enumerate().find(|(i, c)| columns[..*i].contains(c));

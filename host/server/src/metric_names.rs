@@ -179,6 +179,13 @@ pub const ALL: &[Metric] = &[
         "rows removed since their key was in the table more than once",
     ),
     metric(
+        "millrace_delta_late_images_total",
+        Counter,
+        Unit::Count,
+        "table",
+        "row images that were left out since the row of their key was newer (`order_by`)",
+    ),
+    metric(
         "millrace_delta_replans_total",
         Counter,
         Unit::Count,

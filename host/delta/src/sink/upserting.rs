@@ -133,7 +133,9 @@ impl SinkTable {
             Some(columns) => columns.iter().map(|c| table_name_of(c)).collect(),
             None => source.columns.iter().filter(|c| c.key).map(|c| table_name_of(&c.name)).collect(),
         };
-        upserts.set_key(&self.table, &self.schema, names)
+        upserts.set_key(&self.table, &self.schema, names)?;
+        let order = config.order_by.get(&source.name.to_string()).map(|column| table_name_of(column));
+        upserts.set_order(&self.table, &self.schema, order.as_deref())
     }
 
     pub(super) fn with_key(&self, mut metadata: Metadata) -> Metadata {

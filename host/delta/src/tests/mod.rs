@@ -19,6 +19,7 @@ mod upsert_errors;
 mod upsert_faults;
 mod upsert_foreign;
 mod upsert_index;
+mod upsert_late;
 mod upsert_property;
 mod upsert_race;
 mod upsert_spark;

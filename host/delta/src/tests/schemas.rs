@@ -149,6 +149,8 @@ fn what_can_not_work_is_said_before_anything_starts() {
         ((|c: &mut DeltaConfig| c.index_memory = 1) as fn(&mut DeltaConfig), "delta.index_memory"),
         (|c| c.key = [("t".to_owned(), vec!["id".to_owned()])].into(), "delta.key"),
         (|c| (c.mode, c.key) = (Mode::Upsert, [("t".to_owned(), vec![])].into()), "delta.key"),
+        (|c| c.order_by = [("t".to_owned(), "at".to_owned())].into(), "delta.order_by"),
+        (|c| (c.mode, c.order_by) = (Mode::Upsert, [("t".to_owned(), " ".to_owned())].into()), "delta.order_by"),
         (|c| (c.mode, c.key) = (Mode::Upsert, [("t".to_owned(), vec!["a".into(), "a".into()])].into()), "delta.key"),
         (|c| c.path = "/l/{schema}".into(), "delta.path"),
         (|c| c.path = String::new(), "store.path"),

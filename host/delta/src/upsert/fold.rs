@@ -12,6 +12,7 @@ use millrace_core::{Error, Result};
 
 use super::key_columns;
 use super::keys::{Keys, SharedForm};
+use super::late::{Ages, ages_of};
 use crate::file::layout::Given;
 use crate::file::reader::in_type;
 use crate::log::schema::Field;
@@ -23,17 +24,21 @@ pub(crate) struct Part {
     pub batch: ChangeBatch,
     pub columns: Vec<Given>,
     pub keys: Keys,
+    /// Where rows have an age: that of each row.
+    pub ages: Option<Keys>,
 }
 
 impl Part {
-    /// Gives it the types that the table's columns have now. `form`: of the key, by those types.
-    pub(crate) fn retype(&mut self, fields: &[Field], form: &SharedForm) -> Result<()> {
+    /// Gives it the types that the table's columns have now. `form`: of the key, by those types; `age`: of what tells rows'
+    /// ages.
+    pub(crate) fn retype(&mut self, fields: &[Field], form: &SharedForm, age: Option<&SharedForm>) -> Result<()> {
         for given in &mut self.columns {
             let Some(field) = fields.iter().find(|f| f.name == given.name) else { continue };
             given.cells = in_type(&given.cells, &field.ty.arrow()).map_err(Error::bug)?;
         }
         let without = std::mem::take(&mut self.keys.without);
         self.keys = form.encode(&key_columns(form, &self.columns)?)?;
+        self.ages = age.map(|age| ages_of(age, &self.columns)).transpose()?;
         self.keys.without.extend(without);
         self.keys.without.sort_unstable();
         self.keys.without.dedup();
@@ -81,6 +86,8 @@ impl Image {
 /// What becomes of a key.
 #[derive(Clone, Debug)]
 pub(crate) enum Fate {
+    /// The table decides: nothing of it counts.
+    Untouched,
     Gone,
     Row(Image),
 }
@@ -94,15 +101,15 @@ pub(crate) struct Folded {
     pub fates: Vec<Fate>,
     /// Row images that were not refused.
     pub images: u64,
+    /// Of them, those that came too late.
+    pub late: u64,
 }
 
-/// What is known of a key before a change.
-#[derive(Clone)]
-enum Before {
-    /// Nothing of it in this cut: the table decides.
-    Untouched,
-    Gone,
-    Row(Image),
+/// For each image of a change whether it came too late; empty where rows have no age.
+#[derive(Default)]
+struct Late {
+    before: Vec<bool>,
+    after: Vec<bool>,
 }
 
 struct Folding<'a> {
@@ -111,13 +118,14 @@ struct Folding<'a> {
     /// For each part, where a column of the table is among its columns.
     places: Vec<Arc<[Option<u32>]>>,
     ids: HashMap<Box<[u8]>, u32>,
+    ages: Option<&'a Ages>,
     folded: Folded,
 }
 
-/// `fields`: of the table.
-pub(crate) fn fold(parts: &[Part], fields: &[Field], refused: &Refused) -> Folded {
+/// `fields`: of the table. `ages`: by which rows that come too late are left out; of the keys that a fold without them has.
+pub(crate) fn fold(parts: &[Part], fields: &[Field], refused: &Refused, ages: Option<&Ages>) -> Folded {
     let places = parts.iter().map(|part| places(part, fields)).collect();
-    let mut folding = Folding { parts, fields, places, ids: HashMap::new(), folded: Folded::default() };
+    let mut folding = Folding { parts, fields, places, ids: HashMap::new(), ages, folded: Folded::default() };
     let mut first = 0;
     while first < parts.len() {
         let origin = &parts[first].batch.origin;
@@ -166,10 +174,11 @@ impl Folding<'_> {
         self.folded.images += images.len() as u64;
         if images.iter().any(|at| self.kind(*at) == ChangeType::Truncate) {
             self.ids.clear();
-            self.folded = Folded { truncated: true, images: self.folded.images, ..Folded::default() };
+            let Folded { images, late, .. } = self.folded;
+            self.folded = Folded { truncated: true, images, late, ..Folded::default() };
             return;
         }
-        let mut before: Vec<(At, u32, Before)> = Vec::new();
+        let mut before: Vec<(At, u32, Fate)> = Vec::new();
         let mut after: Vec<(At, u32)> = Vec::new();
         for at in images {
             let id = self.id(*at);
@@ -179,26 +188,30 @@ impl Folding<'_> {
                 ChangeType::Truncate => {}
             }
         }
-        for (_, id, _) in &before {
-            self.folded.fates[*id as usize] = Fate::Gone;
+        let late = self.late(&before, &after);
+        self.folded.late += late.before.iter().chain(&late.after).filter(|late| **late).count() as u64;
+        for (place, (_, id, _)) in before.iter().enumerate() {
+            if late.before.get(place) != Some(&true) {
+                self.folded.fates[*id as usize] = Fate::Gone;
+            }
         }
         let posts = after.len();
         for (place, (at, id)) in after.into_iter().enumerate() {
+            if late.after.get(place) == Some(&true) {
+                continue;
+            }
             let same_key = before.iter().find(|(_, old, _)| *old == id);
             let pair = same_key.or_else(|| before.get(place).filter(|_| before.len() == posts));
             let image = match pair {
                 Some((pre, old, state)) => self.image(at, *old, state, Some(*pre)),
                 // A key that only this change touched is new in `ids`: the table decides.
-                None => {
-                    let state = self.before(id);
-                    self.image(at, id, &state, None)
-                }
+                None => self.image(at, id, &self.before(id), None),
             };
             self.folded.fates[id as usize] = Fate::Row(image);
         }
     }
 
-    /// The key's index; a key that was not touched yet has no fate of its own before it is asked for.
+    /// The key's index.
     fn id(&mut self, at: At) -> u32 {
         let key = self.parts[at.part as usize].keys.get(at.row as usize);
         if let Some(id) = self.ids.get(key) {
@@ -207,24 +220,52 @@ impl Folding<'_> {
         let id = self.folded.keys.len() as u32;
         self.folded.keys.push(key.into());
         self.ids.insert(key.into(), id);
-        let untouched = Image { at, patches: Vec::new(), chain: Vec::new() };
-        self.folded.fates.push(Fate::Row(untouched));
+        self.folded.fates.push(Fate::Untouched);
         id
     }
 
-    fn before(&self, id: u32) -> Before {
+    /// What is known of a key before a change.
+    fn before(&self, id: u32) -> Fate {
         match &self.folded.fates[id as usize] {
-            Fate::Gone => Before::Gone,
-            // No change made it: it was put there by `id` just now.
-            Fate::Row(image) if image.chain.is_empty() => {
-                if self.folded.truncated {
-                    Before::Gone
-                } else {
-                    Before::Untouched
-                }
-            }
-            Fate::Row(image) => Before::Row(image.clone()),
+            Fate::Untouched if self.folded.truncated => Fate::Gone,
+            known => known.clone(),
         }
+    }
+
+    /// Which images of a change are older than the row that there is under their key.
+    fn late(&self, before: &[(At, u32, Fate)], after: &[(At, u32)]) -> Late {
+        let Some(ages) = self.ages else { return Late::default() };
+        let of_after: Vec<bool> = after.iter().map(|(at, id)| self.is_late(ages, self.age(ages, *at), *id)).collect();
+        let of_before = |(at, id, _): &(At, u32, Fate)| match after.iter().position(|(_, new)| new == id) {
+            // The row that replaces it decides.
+            Some(place) => of_after[place],
+            None => {
+                let of_new = || after.first().and_then(|(new, _)| self.age(ages, *new));
+                self.is_late(ages, self.age(ages, *at).or_else(of_new), *id)
+            }
+        };
+        Late { before: before.iter().map(of_before).collect(), after: of_after }
+    }
+
+    /// `age`: of an image; without one nothing says that it is late.
+    fn is_late(&self, ages: &Ages, age: Option<&[u8]>, id: u32) -> bool {
+        let stored = |id: u32| ages.stored.get(&id).map(|age| &**age);
+        let now = match &self.folded.fates[id as usize] {
+            Fate::Untouched if !self.folded.truncated => stored(id),
+            Fate::Untouched | Fate::Gone => None,
+            Fate::Row(image) => match image.source(ages.column) {
+                Source::Cell(at) => self.age(ages, at),
+                Source::Stored(id) => stored(id),
+                Source::Lost => None,
+            },
+        };
+        age.zip(now).is_some_and(|(age, now)| age < now)
+    }
+
+    fn age(&self, ages: &Ages, at: At) -> Option<&[u8]> {
+        let known = self.parts[at.part as usize].ages.as_ref()?;
+        let row = at.row as usize;
+        (known.has(row) && !self.unavailable(at, ages.column as usize)).then(|| known.get(row))
     }
 
     fn unavailable(&self, at: At, column: usize) -> bool {
@@ -233,7 +274,7 @@ impl Folding<'_> {
         bits.as_ref().is_some_and(|bits| bits.value(at.row as usize))
     }
 
-    fn image(&self, at: At, old: u32, state: &Before, pre: Option<At>) -> Image {
+    fn image(&self, at: At, old: u32, state: &Fate, pre: Option<At>) -> Image {
         let change = self.parts[at.part as usize].batch.changes[at.row as usize];
         let mut image = Image { at, patches: Vec::new(), chain: Vec::new() };
         let mut leans = false;
@@ -243,9 +284,9 @@ impl Folding<'_> {
                     .filter(|pre| self.places[pre.part as usize][column].is_some() && !self.unavailable(*pre, column));
                 let source = match (sent, state) {
                     (Some(pre), _) => Source::Cell(pre),
-                    (None, Before::Untouched) => Source::Stored(old),
-                    (None, Before::Gone) => Source::Lost,
-                    (None, Before::Row(earlier)) => {
+                    (None, Fate::Untouched) => Source::Stored(old),
+                    (None, Fate::Gone) => Source::Lost,
+                    (None, Fate::Row(earlier)) => {
                         leans = true;
                         earlier.source(column as u32)
                     }
@@ -253,7 +294,7 @@ impl Folding<'_> {
                 image.patches.push((column as u32, source));
             }
         }
-        if let (true, Before::Row(earlier)) = (leans, state) {
+        if let (true, Fate::Row(earlier)) = (leans, state) {
             image.chain.clone_from(&earlier.chain);
         }
         image.chain.push((at.part, change));
@@ -288,6 +329,7 @@ mod tests {
         Part {
             keys: form.encode(std::slice::from_ref(&ids)).unwrap(),
             columns: vec![column("id", &ids, None), column("v", &values, Some(bits.clone()))],
+            ages: None,
             batch: ChangeBatch {
                 schema: Arc::new(TableSchema::new(TableName::new("s", "t"), columns, Images::Full)),
                 origin: Arc::clone(origin),
@@ -316,7 +358,7 @@ mod tests {
 
     /// For each key: what its value is, as text.
     fn outcome(parts: &[Part], refused: &Refused) -> Vec<(i64, String)> {
-        let folded = fold(parts, &fields(), refused);
+        let folded = fold(parts, &fields(), refused, None);
         let value = |source: Source| match source {
             Source::Cell(at) => {
                 let cells = parts[at.part as usize].columns[1].cells.as_any().downcast_ref::<StringArray>().unwrap();
@@ -334,6 +376,7 @@ mod tests {
             .zip(&folded.fates)
             .map(|(key, fate)| {
                 let text = match fate {
+                    Fate::Untouched => "untouched".to_owned(),
                     Fate::Gone => "gone".to_owned(),
                     Fate::Row(image) => value(image.source(1)),
                 };
@@ -395,7 +438,7 @@ mod tests {
     fn a_truncate_ends_everything_before_it() {
         check(&[(0, Insert, 1, Some("a")), (1, Truncate, 0, None), (2, Insert, 2, Some("b"))], &[(2, "b")]);
         check(&[(0, Truncate, 0, None), (1, Post, 1, None)], &[(1, "lost")]);
-        let folded = fold(&[part(&origin(), &[(0, Truncate, 0, None)])], &fields(), &Refused::new());
+        let folded = fold(&[part(&origin(), &[(0, Truncate, 0, None)])], &fields(), &Refused::new(), None);
         assert!(folded.truncated && folded.keys.is_empty());
     }
 
@@ -419,13 +462,13 @@ mod tests {
     #[test]
     fn an_image_knows_the_changes_that_it_leans_on() {
         let rows: &[Row] = &[(0, Post, 1, None), (1, Post, 1, None), (2, Post, 2, None), (3, Post, 2, Some("whole"))];
-        let folded = fold(&[part(&origin(), rows)], &fields(), &Refused::new());
+        let folded = fold(&[part(&origin(), rows)], &fields(), &Refused::new(), None);
         let chains: Vec<&[(u32, u32)]> = folded
             .fates
             .iter()
             .map(|fate| match fate {
                 Fate::Row(image) => &image.chain[..],
-                Fate::Gone => &[],
+                Fate::Untouched | Fate::Gone => &[],
             })
             .collect();
         assert_eq!(chains, [&[(0, 0), (0, 1)][..], &[(0, 3)][..]]);

@@ -10,6 +10,7 @@ pub(crate) mod feed;
 mod fold;
 pub(crate) mod index;
 pub(crate) mod keys;
+mod late;
 mod locate;
 mod resolve;
 mod rewrite;
@@ -34,8 +35,9 @@ pub(crate) use self::fold::Refused;
 use self::fold::{Folded, Part, fold};
 use self::index::KeyCache;
 use self::keys::{KeyForm, Keys, SharedForm, can_be_key, form, shown};
+use self::late::Ages;
 use self::locate::{Found, Target, Wanted};
-use self::resolve::{Unresolved, present, truncate_of_a_shared_table, unresolved};
+use self::resolve::{Unresolved, leave, present, truncate_of_a_shared_table, unresolved};
 use self::rows::{Gathering, NewFile, PresentRows};
 use crate::file::layout::{Given, Layout, Misfit};
 use crate::file::partition;
@@ -49,6 +51,8 @@ pub(crate) struct Upserts {
     cache: Arc<KeyCache>,
     /// Names of the key columns, once they are known.
     key: Vec<String>,
+    /// What tells which of two rows of a key is newer, where the order of the source does not.
+    age: Option<SharedForm>,
     /// Of the table as it is now; its form changes with the types of the key columns.
     target: Option<Target>,
     parts: Vec<Part>,
@@ -80,6 +84,8 @@ pub(crate) struct Staged {
     pub files_at: Option<u64>,
     /// Row images that it is made of.
     pub images: u64,
+    /// Of them, those that came too late.
+    pub late: u64,
     /// Bytes of deletion vectors.
     pub rewritten: u64,
     new_files: Vec<NewFile>,
@@ -116,7 +122,16 @@ pub(crate) struct Options {
 
 impl Upserts {
     pub(crate) fn new(cache: Arc<KeyCache>) -> Self {
-        Self { cache, key: Vec::new(), target: None, parts: Vec::new(), examined: None, staged: None, job: None }
+        Self {
+            cache,
+            key: Vec::new(),
+            age: None,
+            target: None,
+            parts: Vec::new(),
+            examined: None,
+            staged: None,
+            job: None,
+        }
     }
 
     /// Names of the key columns.
@@ -162,6 +177,14 @@ impl Upserts {
         Ok(())
     }
 
+    /// Which of two rows of a key is newer is told by this column from now on, or by the order of the source.
+    ///
+    /// Errors: `upsert.order_column` (halts the table).
+    pub(crate) fn set_order(&mut self, table: &Table, schema: &DeltaSchema, column: Option<&str>) -> Result<()> {
+        self.age = column.map(|name| late::form(&table.place(), name, schema)).transpose()?;
+        Ok(())
+    }
+
     fn target(&mut self) -> Result<&mut Target> {
         self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))
     }
@@ -169,7 +192,7 @@ impl Upserts {
     /// The types of the table's columns have changed under what was taken of the cut.
     pub(crate) fn retype(&mut self, schema: &DeltaSchema) -> Result<()> {
         let form = Arc::clone(&self.target()?.form);
-        self.parts.iter_mut().try_for_each(|part| part.retype(&schema.fields, &form))
+        self.parts.iter_mut().try_for_each(|part| part.retype(&schema.fields, &form, self.age.as_ref()))
     }
 
     /// Takes a batch of the cut under way. Answers the changes that can go nowhere: a row of theirs has no key,
@@ -181,7 +204,9 @@ impl Upserts {
         let mut keys = form.encode(&of_key)?;
         without_partition(&form, layout, &of_key, &mut keys)?;
         let unfit = unfit(&form, layout, (&columns, &of_key, &keys), &batch);
-        self.parts.push(Part { batch, columns, keys });
+        let ages = self.age.as_ref().filter(|_| !batch.is_truncate());
+        let ages = ages.map(|age| late::ages_of(age, &columns)).transpose()?;
+        self.parts.push(Part { batch, columns, keys, ages });
         Ok(unfit)
     }
 
@@ -229,7 +254,7 @@ impl Upserts {
                 .map(|(part, change)| self.refusal(part, &[change], &truncate_of_a_shared_table()))
                 .collect();
         }
-        let folded = fold(&self.parts, &schema.fields, refused);
+        let mut folded = fold(&self.parts, &schema.fields, refused, None);
         let target = self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))?;
         let wanted = Arc::new(Wanted::new(&target.form, folded.keys.clone()));
         let state = table.state();
@@ -237,8 +262,13 @@ impl Upserts {
             Some(files) if !folded.truncated => files.iter().cloned().collect(),
             _ => Vec::new(),
         };
-        let found = target.locate(&wanted, &files).await?;
-        let (present, duplicates) = present(&folded, &wanted, &found);
+        let mut found = target.locate(&wanted, &files).await?;
+        let (present, mut duplicates) = present(&folded, &wanted, &found);
+        if let Some(age) = &self.age {
+            let ages = Ages::read(table, age, &schema.fields, &present).await?;
+            folded = fold(&self.parts, &schema.fields, refused, Some(&ages));
+            duplicates -= leave(&folded, &wanted, &mut found);
+        }
         let unresolved = unresolved(&folded, &present, schema);
         let files_at = state.map(|s| s.files_changed_at);
         self.examined = Some(Examined { folded, found, present, duplicates, files_at });
@@ -303,6 +333,7 @@ impl Upserts {
             adds: new_files.iter().map(|f| f.add.clone()).collect(),
             files_at: examined.files_at,
             images: examined.folded.images,
+            late: examined.folded.late,
             new_files,
             ..Staged::default()
         };
@@ -335,7 +366,14 @@ impl Upserts {
     pub(crate) fn committed(&mut self, table: &Table) -> Result<()> {
         self.parts.clear();
         match self.staged.take() {
-            Some(staged) => self.note(table, staged),
+            Some(staged) => {
+                if staged.late > 0 {
+                    let table = table.place();
+                    tracing::debug!(%table, images = staged.late, "older than their row: they are left out");
+                    metrics::counter!("millrace_delta_late_images_total", "table" => table).increment(staged.late);
+                }
+                self.note(table, staged)
+            }
             None => Ok(()),
         }
     }

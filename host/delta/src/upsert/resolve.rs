@@ -48,6 +48,23 @@ pub(super) fn present(folded: &Folded, wanted: &Wanted, found: &[Found]) -> (Pre
     ((0..folded.keys.len()).filter_map(of_key).collect(), duplicates)
 }
 
+/// Leaves rows in the table whose key is as it was; answers how many there are of them beyond one a key.
+pub(super) fn leave(folded: &Folded, wanted: &Wanted, found: &mut Vec<Found>) -> u64 {
+    let untouched = folded.keys.iter().zip(&folded.fates).filter(|(_, fate)| matches!(fate, Fate::Untouched));
+    let mut rows: HashMap<u32, u64> = untouched.filter_map(|(key, _)| Some((wanted.place(key)?, 0))).collect();
+    for file in found.iter_mut() {
+        file.hits.retain(|hit| match rows.get_mut(&hit.key) {
+            Some(count) => {
+                *count += 1;
+                false
+            }
+            None => true,
+        });
+    }
+    found.retain(|file| !file.hits.is_empty());
+    rows.into_values().map(|count| count.saturating_sub(1)).sum()
+}
+
 /// Images that lack a value and have no row to take it from, with the changes that they are made of, by part.
 pub(super) fn unresolved(
     folded: &Folded,

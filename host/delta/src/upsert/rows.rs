@@ -59,19 +59,19 @@ pub(crate) struct Gathering<'a> {
 
 /// Values read from the table's files.
 #[derive(Default)]
-struct StoredCells {
+pub(super) struct StoredCells {
     /// Columns of the table that were read.
     columns: Vec<u32>,
-    batches: Vec<Vec<ArrayRef>>,
+    pub batches: Vec<Vec<ArrayRef>>,
     /// By key: batch and row.
-    at: HashMap<u32, (u32, u32)>,
+    pub at: HashMap<u32, (u32, u32)>,
 }
 
 impl Gathering<'_> {
     fn images(&self) -> impl Iterator<Item = (u32, &Image)> {
         self.folded.fates.iter().enumerate().filter_map(|(key, fate)| match fate {
             Fate::Row(image) => Some((key as u32, image)),
-            Fate::Gone => None,
+            Fate::Untouched | Fate::Gone => None,
         })
     }
 
@@ -133,27 +133,37 @@ impl Gathering<'_> {
             file.1.insert(present.row, *key);
         }
         let fields: Arc<[Field]> = columns.iter().map(|c| self.fields[*c as usize].clone()).collect();
-        let mut stored = StoredCells { columns: columns.into_iter().collect(), ..StoredCells::default() };
-        let mut waiting = by_file.into_values();
-        let mut reading = JoinSet::new();
-        let start = |reading: &mut JoinSet<_>, (add, keys): (Arc<Add>, BTreeMap<u32, u32>)| {
-            drop(reading.spawn(read_rows(table.store().clone(), add, Arc::clone(&fields), keys)));
-        };
-        waiting.by_ref().take(MAX_READ_AT_ONCE).for_each(|file| start(&mut reading, file));
-        while let Some(done) = reading.join_next().await {
-            let (keys, batches) = done.map_err(|e| Error::bug(format!("reading rows ended: {e}")))??;
-            waiting.by_ref().take(1).for_each(|file| start(&mut reading, file));
-            let mut keys = keys.into_iter();
-            for batch in batches {
-                let number = stored.batches.len() as u32;
-                let rows = batch.first().map_or(0, |c| c.len() as u32);
-                stored.at.extend(keys.by_ref().take(rows as usize).zip((0..rows).map(|row| (number, row))));
-                stored.batches.push(batch);
-            }
-        }
+        let mut stored = read_cells(table, by_file.into_values(), fields).await?;
+        stored.columns = columns.into_iter().collect();
         metrics::counter!("millrace_delta_rows_read_total", "table" => table.place()).increment(stored.at.len() as u64);
         Ok(stored)
     }
+}
+
+/// Reads columns of some rows of some files. `files`: with the keys of the rows, by row.
+pub(super) async fn read_cells(
+    table: &Table,
+    mut files: impl Iterator<Item = (Arc<Add>, BTreeMap<u32, u32>)>,
+    fields: Arc<[Field]>,
+) -> Result<StoredCells> {
+    let mut stored = StoredCells::default();
+    let mut reading = JoinSet::new();
+    let start = |reading: &mut JoinSet<_>, (add, keys): (Arc<Add>, BTreeMap<u32, u32>)| {
+        drop(reading.spawn(read_rows(table.store().clone(), add, Arc::clone(&fields), keys)));
+    };
+    files.by_ref().take(MAX_READ_AT_ONCE).for_each(|file| start(&mut reading, file));
+    while let Some(done) = reading.join_next().await {
+        let (keys, batches) = done.map_err(|e| Error::bug(format!("reading rows ended: {e}")))??;
+        files.by_ref().take(1).for_each(|file| start(&mut reading, file));
+        let mut keys = keys.into_iter();
+        for batch in batches {
+            let number = stored.batches.len() as u32;
+            let rows = batch.first().map_or(0, |c| c.len() as u32);
+            stored.at.extend(keys.by_ref().take(rows as usize).zip((0..rows).map(|row| (number, row))));
+            stored.batches.push(batch);
+        }
+    }
+    Ok(stored)
 }
 
 /// The keys of rows in the order of the rows, and batches of those rows.
