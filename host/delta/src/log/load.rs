@@ -15,7 +15,7 @@ use super::features;
 use super::files::Files;
 use super::kernel;
 use super::schema::DeltaSchema;
-use crate::store::{Store, store_error};
+use crate::store::{Store, said_by_store, store_cause, store_error};
 
 pub(super) const LOG: &str = "_delta_log";
 
@@ -184,6 +184,9 @@ fn missing(place: &str, version: u64) -> Error {
 }
 
 fn unreadable(place: &str, error: &deltalake_core::DeltaTableError) -> Error {
+    if let Some(cause) = store_cause(error) {
+        return said_by_store(place, cause);
+    }
     Error::halt("table.unreadable", format!("{place}: {error}"))
         .hint("the table uses what the Delta kernel does not read, or its log is damaged")
 }

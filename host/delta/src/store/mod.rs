@@ -17,7 +17,7 @@ use url::Url;
 
 pub use s3::S3Config;
 
-pub(crate) use errors::{is_not_durable, store_error};
+pub(crate) use errors::{is_not_durable, said_by_store, store_cause, store_error};
 
 /// What becomes of a create-only put.
 #[derive(Debug, PartialEq, Eq)]
