@@ -29,6 +29,9 @@ use self::cases::{CASES, Case};
 use self::rows::Changes;
 use self::table::Lake;
 
+/// Begins the arguments of a process of ours.
+const CHILD: &str = "child";
+
 struct Took {
     wall: f64,
     cpu: f64,
@@ -59,7 +62,7 @@ fn peak_rss() -> f64 {
 /// Runs this program for one case; what it prints last is its answer.
 fn child(what: &str, case: &str, folder: &Path) -> Value {
     let program = std::env::current_exe().expect("this program");
-    let output = Command::new(program).args([what, case]).arg(folder).output().expect("a process");
+    let output = Command::new(program).args([CHILD, what, case]).arg(folder).output().expect("a process");
     assert!(output.status.success(), "{what} {case}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("text");
     text.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null)
@@ -164,7 +167,9 @@ fn run(case: &Case) -> Value {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
-    if let [what, name, folder] = args.as_slice() {
+    if let [child, what, name, folder] = args.as_slice()
+        && child == CHILD
+    {
         if name == "day" {
             match what.as_str() {
                 "make" => day::make(Path::new(folder)),
@@ -202,7 +207,7 @@ fn main() {
         report("10k_into_10m_compacted_compactions", "compactions", compactions, None);
     }
     if let Some(bytes) = ours("index_bytes") {
-        report("index_bytes_per_row", "bytes", bytes / 10_000_000.0, None);
+        report("index_in_memory_10m_mib", "MiB", bytes / 1_048_576.0, None);
     }
     if let (Some(wall), Some(cpu)) = (ours("ms"), ours("cpu_ms")) {
         report("upsert_10k_into_10m_ms", "ms", wall, get("10k_into_10m", "merge", "ms"));
