@@ -28,7 +28,8 @@ cargo xtask COMMAND
   conformance [LANGUAGE...]  build the conformance kit's plugins with every SDK and run the kit: a line for each language
   plugins                    build plugins/ as components into plugins/dist/
   bench [NAME...] [--json FILE]   benches, as a table with medians and an A/A control
-  soak NAME                  what is too long for `test` (kills, simulator, swaps, load, upsert, upsert-kills), with a dated result file
+  soak NAME                  what is too long for `test` (kills, simulator, swaps, load, upsert, upsert-kills,
+                             upsert-simulator), with a dated result file
 ";
 
 fn main() -> ExitCode {

@@ -13,8 +13,8 @@ use crate::{Outcome, paths, plugins};
 struct Soak {
     name: &'static str,
     what: &'static str,
-    /// The test program: a file in a tests/ folder of the workspace.
-    program: &'static str,
+    /// What `cargo test` runs of the workspace.
+    tests: &'static [&'static str],
     variable: (&'static str, &'static str),
 }
 
@@ -22,37 +22,43 @@ const SOAKS: &[Soak] = &[
     Soak {
         name: "kills",
         what: "the host killed 20 times while PostgreSQL is written to at full speed, also during its snapshot",
-        program: "kills",
+        tests: &["--test", "kills"],
         variable: ("MILLRACE_KILLS", "20"),
     },
     Soak {
         name: "simulator",
         what: "100,000 schedules of the deterministic simulator",
-        program: "simulator",
+        tests: &["--test", "simulator"],
         variable: ("MILLRACE_SCHEDULES", "100000"),
+    },
+    Soak {
+        name: "upsert-simulator",
+        what: "5,000 schedules of the deterministic simulator of mirrors, and its seeded bugs",
+        tests: &["--lib", "tests::simulator"],
+        variable: ("MILLRACE_SCHEDULES", "5000"),
     },
     Soak {
         name: "swaps",
         what: "a plugin swapped every 200 ms for 60 s under load",
-        program: "swaps",
+        tests: &["--test", "swaps"],
         variable: ("MILLRACE_SWAP_SECONDS", "60"),
     },
     Soak {
         name: "load",
         what: "ten minutes of load from PostgreSQL, with memory and lag watched",
-        program: "load",
+        tests: &["--test", "load"],
         variable: ("MILLRACE_LOAD_SECONDS", "600"),
     },
     Soak {
         name: "upsert-kills",
         what: "the host of a mirror killed 200 times while it writes data, deletion vectors, commits, and compacts",
-        program: "upsert_kills",
+        tests: &["--test", "upsert_kills"],
         variable: ("MILLRACE_UPSERT_KILLS", "200"),
     },
     Soak {
         name: "upsert",
         what: "ten minutes of 10,000 changes a second into a mirror, with memory, lag, files and log watched",
-        program: "upsert_load",
+        tests: &["--test", "upsert_load"],
         variable: ("MILLRACE_UPSERT_SECONDS", "600"),
     },
 ];
@@ -68,7 +74,7 @@ pub(crate) fn run(name: &str) -> Outcome {
     let start = Instant::now();
     let (variable, value) = soak.variable;
     // Of the whole workspace, as `test` builds it: with other features all dependencies would be built again.
-    let test = Run::cargo().args(["test", "--release", "--locked", "--workspace", "--test", soak.program]);
+    let test = Run::cargo().args(["test", "--release", "--locked", "--workspace"]).args(soak.tests);
     let test = test.args(["--", "--nocapture", "--include-ignored", "--test-threads", "1"]);
     let test = test.env("MILLRACE_SOAK", name).env(variable, std::env::var(variable).unwrap_or(value.to_owned()));
     let mut kept = Vec::new();

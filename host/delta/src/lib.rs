@@ -7,6 +7,7 @@
 mod config;
 mod file;
 mod log;
+mod mutants;
 mod positions;
 mod provenance;
 mod records;

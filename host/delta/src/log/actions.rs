@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use millrace_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::mutants::{Mutant, has};
+
 /// How our commits name their writer; the version follows.
 pub(crate) const ENGINE: &str = "Millrace";
 
@@ -152,7 +154,7 @@ impl Remove {
             extended_file_metadata: Some(true),
             partition_values: Some(add.partition_values.clone()),
             size: Some(add.size),
-            deletion_vector: add.deletion_vector.clone(),
+            deletion_vector: add.deletion_vector.clone().filter(|_| !has(Mutant::RemovedWithoutVector)),
         }
     }
 }

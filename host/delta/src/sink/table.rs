@@ -20,6 +20,7 @@ use crate::file::meta::MetaColumns;
 use crate::log::actions::{Action, Add, Format, Metadata};
 use crate::log::schema::{DeltaSchema, Field};
 use crate::log::{Step, Table, TableState, features};
+use crate::mutants::{Mutant, has};
 use crate::positions::compare;
 use crate::upsert::index::KeyCache;
 use crate::upsert::{Options, Upserts};
@@ -248,7 +249,8 @@ impl SinkTable {
             actions.push(Action::Txn(owner.ids.epoch_txn(owner.epoch, now)?));
         }
         for (source, order) in &positions {
-            actions.extend(owner.ids.position_txns(source, *order, now).map(Action::Txn));
+            let txns = owner.ids.position_txns(source, *order, now).map(Action::Txn);
+            actions.extend(txns.filter(|_| !has(Mutant::PositionLeftOut)));
         }
         actions.extend(files);
         let place = self.table.place();
@@ -262,7 +264,8 @@ impl SinkTable {
                     format!("{place}: others changed its columns or properties"),
                 ));
             }
-            if files_at.is_some_and(|planned| planned != state.map(|s| s.files_changed_at)) {
+            let overtaken = files_at.is_some_and(|planned| planned != state.map(|s| s.files_changed_at));
+            if overtaken && !has(Mutant::ForeignFilesUnseen) {
                 return Err(Error::reload(FILES_CHANGED, format!("{place}: others added or removed files")));
             }
             Ok(Step::Commit)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use millrace_core::batch::ChangeBatch;
+use millrace_core::compare_and_set::Head;
 use millrace_core::cut::Cut;
 use millrace_core::position::{Order, SourceKey};
 use millrace_core::quarantine;
@@ -18,6 +19,7 @@ use crate::file::layout::{Layout, Misfit, table_name_of};
 use crate::log::actions::{Action, Metadata};
 use crate::log::features::ENABLE_CHANGE_DATA_FEED;
 use crate::log::{Step, TableState};
+use crate::mutants::{Mutant, has};
 use crate::positions::{AppIds, compare};
 use crate::upsert::{Form, KEY, Options, Refused, Staged, Upserts};
 
@@ -87,9 +89,11 @@ impl DeltaSink {
     pub(super) async fn prepare_rows(&mut self, cut: &Cut) -> Result<()> {
         let pipeline = self.pipeline.clone();
         loop {
+            let owner = self.owner.as_ref().ok_or_else(|| Error::bug("the delta sink prepares before its fence"))?;
             let mut refused = Vec::new();
             for table in self.tables.values_mut() {
                 table.table.see_newest(&pipeline).await?;
+                table.check_head(owner)?;
                 refused.extend(table.examine(&self.letters).await?);
             }
             if !cut.is_snapshot() {
@@ -165,6 +169,12 @@ impl SinkTable {
         let change_data_feed =
             self.options.change_data_feed || keeps_feed.is_some_and(|v| v.eq_ignore_ascii_case("true"));
         Options { change_data_feed, ..self.options }
+    }
+
+    /// I6: what another host owns, or has moved on, is no table to plan on.
+    fn check_head(&self, owner: &Owner) -> Result<()> {
+        let continues_from = Head { epoch: owner.epoch, positions: self.head.positions.clone() };
+        compare(&self.table.place(), &owner.ids.head_of(self.table.state()), &continues_from)
     }
 
     pub(super) async fn examine(&mut self, letters: &Refused) -> Result<Vec<Refusal>> {
@@ -274,7 +284,7 @@ impl SinkTable {
         let head = self.head.clone();
         let check = |state: Option<&TableState>| {
             compare(&place, &owner.ids.head_of(state), &head)?;
-            if plan.files_at != state.map(|s| s.files_changed_at) {
+            if plan.files_at != state.map(|s| s.files_changed_at) && !has(Mutant::CompactionUnchecked) {
                 return Err(Error::reload(FILES_CHANGED, format!("{place}: others added or removed files")));
             }
             Ok(Step::Commit)
@@ -295,6 +305,7 @@ impl SinkTable {
     async fn plan_anew(&mut self, cut: &Cut, owner: &Owner, letters: &Refused) -> Result<()> {
         metrics::counter!("millrace_delta_replans_total", "table" => self.table.place()).increment(1);
         self.table.see_newest(&owner.pipeline).await?;
+        self.check_head(owner)?;
         if !self.examine(letters).await?.is_empty() {
             let place = self.table.place();
             return Err(Error::reload(

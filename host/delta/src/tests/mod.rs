@@ -12,6 +12,7 @@ mod others;
 mod readers;
 mod s3;
 mod schemas;
+mod simulator;
 mod support;
 mod upsert;
 mod upsert_compaction;

@@ -24,6 +24,7 @@ use crate::file::writer::DataFile;
 use crate::log::actions::{Add, Remove};
 use crate::log::schema::Field;
 use crate::log::{Table, deletion_vectors};
+use crate::mutants::{Mutant, has};
 use crate::store::Store;
 
 /// Files of about one size that become one. Eight: each row is written again once for every eightfold growth of its file.
@@ -199,7 +200,9 @@ impl Compacted {
         for ((input, offset), add) in self.inputs.iter().zip(&self.offsets).zip(now) {
             let since = target.gone(add, &mut reader).await?.as_ref() - input.gone.as_ref();
             // Rows that went meanwhile, at their place in the new file: those before them that were gone are not in it.
-            gone.extend(since.iter().map(|row| offset + row - input.gone.rank(row)));
+            if !has(Mutant::VectorsGrewUnseen) {
+                gone.extend(since.iter().map(|row| offset + row - input.gone.rank(row)));
+            }
             staged.removes.push(Remove::of(add, millis, false));
         }
         let Some(file) = self.file.clone() else { return Ok(staged) };
@@ -246,6 +249,7 @@ impl Work {
         (first, pairs): (u64, &mut Vec<(u64, u32)>),
     ) -> Result<u64> {
         let mut copied = 0u64;
+        let first = if has(Mutant::KeysMisplaced) { 0 } else { first };
         let mut rest = input.rest(&self.store, &self.form, layout).await?;
         while let Some((batch, keys)) = rest.try_next().await? {
             let at = u32::try_from(first + copied).map_err(|_| Error::bug("more than four billion rows in a file"))?;

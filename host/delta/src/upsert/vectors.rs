@@ -10,6 +10,7 @@ use super::locate::Target;
 use crate::file::reader::FileReader;
 use crate::log::actions::{Add, Remove};
 use crate::log::{Table, deletion_vectors};
+use crate::mutants::{Mutant, has};
 
 /// Marks these rows of these files as gone; a file of which nothing is left is removed.
 pub(super) async fn mark(
@@ -23,7 +24,7 @@ pub(super) async fn mark(
     let mut marked: Vec<(Arc<Add>, Arc<RoaringTreemap>, u64)> = Vec::new();
     for (add, new) in rows {
         let gone = target.gone(&add, &mut reader).await?;
-        let all = Arc::new(new | gone.as_ref());
+        let all = Arc::new(if has(Mutant::OldVectorForgotten) { new } else { new | gone.as_ref() });
         let physical = match target.facts(&add).rows {
             Some(rows) => rows,
             None => FileReader::open(table.store(), &add).await?.rows(),
