@@ -177,3 +177,40 @@ fn a_table_whose_snapshot_is_refused_stands_while_the_others_go_on() {
     ids.sort_unstable();
     assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12]);
 }
+
+#[test]
+fn a_table_whose_columns_may_not_change_stands_where_they_did_and_goes_on_once_they_may() {
+    let scene = Scene::open();
+    let start = |policy: &str| {
+        let mode = format!("mode: changelog, schema_evolution: {policy}");
+        scene.place.write("p.yaml", &pipeline("<= 1000", "1GiB").replace("mode: changelog", &mode));
+        scene.place.start(&[("DB", &scene.server.url())])
+    };
+    let mut host = start("exception");
+    slot::catch_up(&scene.server, &host, &scene.lake, 2, PATIENCE);
+    scene.server.sql(
+        "insert into orders values (11, 11); alter table orders add column note text;
+         insert into orders values (12, 12, 'x'); insert into customers (note) values ('y')",
+    );
+    let customers = scene.lake.table("public", "customers");
+    // The stream goes on around it, and a host that is killed meanwhile finds the place again.
+    for _ in 0..3 {
+        scene.wait_until("the orders stand", &host, || {
+            scene.behind().is_some_and(|b| b["halted"]["code"] == "sink.schema_changed")
+        });
+        scene.wait_until("the customers go on", &host, || customers.exists() && reader_count(&customers) == 1);
+        host.kill();
+        host = start("exception");
+    }
+    scene.wait_until("the orders stand", &host, || {
+        scene.behind().is_some_and(|b| b["halted"]["code"] == "sink.schema_changed")
+    });
+    assert_eq!(scene.stored("orders"), inserts(1..=11));
+    assert_eq!(host.stop(PATIENCE)["halted"][0]["table"], "public.orders");
+
+    let host = start("lenient");
+    slot::catch_up(&scene.server, &host, &scene.lake, 2, PATIENCE);
+    assert_eq!(scene.stored("orders"), inserts(1..=12));
+    let report = host.stop(PATIENCE);
+    assert_eq!(report["halted"], serde_json::json!([]), "{report}");
+}
