@@ -93,7 +93,7 @@ impl DeltaSink {
             let mut refused = Vec::new();
             for table in self.tables.values_mut() {
                 table.table.see_newest(&pipeline).await?;
-                table.check_head(owner)?;
+                table.check_head(cut, owner)?;
                 refused.extend(table.examine(&self.letters).await?);
             }
             if !cut.is_snapshot() {
@@ -171,10 +171,13 @@ impl SinkTable {
         Options { change_data_feed, ..self.options }
     }
 
-    /// I6: what another host owns, or has moved on, is no table to plan on.
-    fn check_head(&self, owner: &Owner) -> Result<()> {
-        let continues_from = Head { epoch: owner.epoch, positions: self.head.positions.clone() };
-        compare(&self.table.place(), &owner.ids.head_of(self.table.state()), &continues_from)
+    /// I6: what another host owns, or has moved on, is no table to plan on. Beside a snapshot that is being staged the
+    /// stream moves on.
+    fn check_head(&self, cut: &Cut, owner: &Owner) -> Result<()> {
+        let found = owner.ids.head_of(self.table.state());
+        let positions = if cut.is_snapshot() { &found.positions } else { &self.head.positions };
+        let continues_from = Head { epoch: owner.epoch, positions: positions.clone() };
+        compare(&self.table.place(), &found, &continues_from)
     }
 
     pub(super) async fn examine(&mut self, letters: &Refused) -> Result<Vec<Refusal>> {
@@ -305,7 +308,7 @@ impl SinkTable {
     async fn plan_anew(&mut self, cut: &Cut, owner: &Owner, letters: &Refused) -> Result<()> {
         metrics::counter!("millrace_delta_replans_total", "table" => self.table.place()).increment(1);
         self.table.see_newest(&owner.pipeline).await?;
-        self.check_head(owner)?;
+        self.check_head(cut, owner)?;
         if !self.examine(letters).await?.is_empty() {
             let place = self.table.place();
             return Err(Error::reload(

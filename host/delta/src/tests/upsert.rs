@@ -46,7 +46,7 @@ pub(super) fn images(images: &[Image]) -> ChangeBatch {
     batch_of(&orders_schema(), &source(), false, images)
 }
 
-fn end_of(batch: &ChangeBatch) -> Cut {
+pub(super) fn end_of(batch: &ChangeBatch) -> Cut {
     let last = batch.origin.orders.last().unwrap().commit();
     if batch.origin.snapshot {
         let order = Order::new(last, 1);

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use millrace_core::batch::{ChangeBatch, ChangeType};
 use millrace_core::builder::{Cells, RowsBuilder};
 use millrace_core::error::Kind;
-use millrace_core::position::Order;
+use millrace_core::position::{Order, SourceKey};
 use millrace_core::sink::Sink;
 
 use super::mirror::current;
 use super::support::*;
+use super::upsert::{self, batch_of, end_of, images};
 use crate::config::Mode;
 use crate::sink::DeltaSink;
 
@@ -96,4 +97,48 @@ async fn two_hosts_that_take_a_table_from_each_other_lose_no_update() {
     let lake = Arc::new(Lake::new(Mode::Upsert));
     contend(Arc::clone(&lake), 300).await;
     assert_eq!(current(&lake, &lake.path("public/orders"), &["id", "note"]).await, contended(300));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_planned_on_a_table_that_another_host_has() {
+    let lake = Lake::new(Mode::Upsert);
+    let mut former = lake.sink();
+    fenced(&mut former, 1, &[]).await;
+    upsert::commit(&mut former, images(&[(1, ChangeType::Insert, Some(1), Some("a"))])).await;
+    let mut owner = lake.sink();
+    fenced(&mut owner, 2, &[orders()]).await;
+    upsert::commit(&mut owner, images(&[(2, ChangeType::Delete, Some(1), None)])).await;
+    // So late that the table is looked at anew. Without its row the change would be a letter.
+    lake.machine.skip(3_600);
+    let change = images(&[(3, ChangeType::UpdatePostimage, Some(1), None)]);
+    former.write(change.clone()).await.unwrap();
+    let error = former.prepare(&end_of(&change)).await.unwrap_err();
+    assert_eq!((error.kind, error.code), (Kind::LetGo, "epoch.superseded"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_staged_while_the_stream_moves_on() {
+    let lake = Lake::new(Mode::Upsert);
+    let other = |at, note| {
+        let source = SourceKey::new("public.other");
+        batch_of(&orders_schema(), &source, false, &[(at, ChangeType::Insert, Some(at), Some(note))])
+    };
+    let mut stream = lake.sink();
+    fenced(&mut stream, 1, &[]).await;
+    upsert::commit(&mut stream, images(&[(1, ChangeType::Insert, Some(1), Some("a"))])).await;
+    upsert::commit(&mut stream, other(2, "b")).await;
+    let mut beside = lake.sink();
+    fenced(&mut beside, 1, &[orders()]).await;
+    upsert::commit(&mut stream, other(3, "c")).await;
+    lake.machine.skip(3_600);
+    let rows = [(4, ChangeType::Insert, Some(1), Some("s"))];
+    let snapshot = batch_of(&orders_schema(), &source(), true, &rows);
+    beside.write(snapshot.clone()).await.unwrap();
+    let staged = beside.prepare(&end_of(&snapshot)).await.unwrap().manifest.unwrap();
+    drop((stream, beside));
+    let mut next = lake.sink();
+    fenced(&mut next, 2, &[orders()]).await;
+    next.recommit(&staged).await.unwrap();
+    let found = current(&lake, &lake.path("public/orders"), &["id", "note"]).await;
+    assert_eq!(found, [["1", "s"], ["2", "b"], ["3", "c"]]);
 }
