@@ -161,7 +161,8 @@ pub async fn run(mut pipeline: Pipeline, mut control: mpsc::Receiver<Control>) -
     let mut try_again = true;
     loop {
         let before = summary.counts;
-        let error = match start(&mut pipeline, &mut control, &mut summary, &mut try_again).await {
+        let mut stopping = false;
+        let error = match start(&mut pipeline, &mut control, &mut summary, (&mut try_again, &mut stopping)).await {
             Ok(()) => return Ok(summary),
             Err(error) => error,
         };
@@ -176,6 +177,10 @@ pub async fn run(mut pipeline: Pipeline, mut control: mpsc::Receiver<Control>) -
             Reaction::Stop => return Err(error),
             // A reload that repeats itself without progress must not spin.
             Reaction::RestartNow | Reaction::RestartAfterPause => {
+                if stopping {
+                    tracing::warn!(pipeline = %pipeline.name, %error, "stopped; the next start does again what was under way");
+                    return Ok(summary);
+                }
                 tracing::warn!(pipeline = %pipeline.name, %error, pause_ms = pause.as_millis() as u64, "starting again from the resume record");
                 if is_stopped_within(&pipeline, &mut control, pause).await {
                     return Ok(summary);
@@ -207,12 +212,13 @@ async fn is_stopped_within(pipeline: &Pipeline, control: &mut mpsc::Receiver<Con
     }
 }
 
-/// One start, from the resume record to the end: the way of every change event.
+/// One start, from the resume record to the end: the way of every change event. `try_again`: tables that stand; `stopping`:
+/// whether a stop came, however this ends.
 async fn start(
     pipeline: &mut Pipeline,
     control: &mut mpsc::Receiver<Control>,
     summary: &mut Summary,
-    try_again: &mut bool,
+    (try_again, stopping): (&mut bool, &mut bool),
 ) -> Result<()> {
     let mut source = pipeline.parts.source()?;
     let mut keeper = Keeper::open(pipeline, source.is_exclusive()).await?;
@@ -237,7 +243,9 @@ async fn start(
     let mut committer = Committer::new(pipeline, Tables { sink, letters, keeper }, ends, summary);
     committer.note_provenance().await?;
     running.resnapshot = beside;
-    running.until_the_end(pipeline, control, &mut committer).await?;
+    let ended_with = running.until_the_end(pipeline, control, &mut committer).await;
+    *stopping = *running.stop.borrow();
+    ended_with?;
     committer.close().await?;
     committer.report();
     drop(committer);
