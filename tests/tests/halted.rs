@@ -100,7 +100,7 @@ fn a_halted_table_holds_its_place_and_goes_on_without_a_loss_once_its_rule_is_me
     );
     let customers = scene.lake.table("public", "customers");
     let mut reader = DeltaReader::start();
-    scene.wait_until("the customers go on", &host, || customers.exists() && reader_count(&customers) == 2000);
+    scene.wait_until("the customers go on", &host, || reader_count(&customers) == 2000);
     assert_eq!(scene.acknowledged(), held, "what the orders need is not acknowledged");
     assert_eq!(scene.stored("orders"), inserts(1..=11));
 
@@ -129,8 +129,10 @@ fn a_halted_table_holds_its_place_and_goes_on_without_a_loss_once_its_rule_is_me
     assert_eq!(reader.count(&customers), 2001);
 }
 
+/// None before the table's first commit.
 fn reader_count(table: &std::path::Path) -> u64 {
-    DeltaReader::start().count(table)
+    let is_there = table.join("_delta_log/00000000000000000000.json").exists();
+    if is_there { DeltaReader::start().count(table) } else { 0 }
 }
 
 #[test]
@@ -188,23 +190,27 @@ fn a_table_whose_columns_may_not_change_stands_where_they_did_and_goes_on_once_t
     };
     let mut host = start("exception");
     slot::catch_up(&scene.server, &host, &scene.lake, 2, PATIENCE);
-    scene.server.sql(
-        "insert into orders values (11, 11); alter table orders add column note text;
-         insert into orders values (12, 12, 'x'); insert into customers (note) values ('y')",
-    );
+    scene.server.sql("insert into orders values (11, 11)");
+    scene.server.sql("alter table orders add column note text; insert into orders values (12, 12, 'x')");
+    scene.server.sql("insert into customers (note) values ('y')");
     let customers = scene.lake.table("public", "customers");
     // The stream goes on around it, and a host that is killed meanwhile finds the place again.
-    for _ in 0..3 {
-        scene.wait_until("the orders stand", &host, || {
+    let stands = |host: &Host| {
+        host.says("the table is halted; the others go on", 1, PATIENCE);
+        scene.wait_until("that is recorded", host, || {
             scene.behind().is_some_and(|b| b["halted"]["code"] == "sink.schema_changed")
         });
-        scene.wait_until("the customers go on", &host, || customers.exists() && reader_count(&customers) == 1);
+    };
+    for _ in 0..2 {
+        stands(&host);
+        scene.wait_until("the customers go on", &host, || reader_count(&customers) == 1);
         host.kill();
         host = start("exception");
     }
-    scene.wait_until("the orders stand", &host, || {
-        scene.behind().is_some_and(|b| b["halted"]["code"] == "sink.schema_changed")
-    });
+    // A stop that comes while the sink is met again ends the host.
+    host.stop(PATIENCE);
+    host = start("exception");
+    stands(&host);
     assert_eq!(scene.stored("orders"), inserts(1..=11));
     assert_eq!(host.stop(PATIENCE)["halted"][0]["table"], "public.orders");
 

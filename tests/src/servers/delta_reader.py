@@ -49,9 +49,9 @@ def write_sample(question):
 ENGINES = {"duckdb": with_duckdb, "deltalake": with_deltalake, "sample": write_sample}
 folder = os.path.join(os.path.dirname(duckdb_extension_delta.__file__), "extensions", "v" + duckdb.__version__)
 duck = duckdb.connect()
+duck.execute("SET enable_progress_bar=false")  # it goes to standard output, among the answers
 duck.execute(f"LOAD '{folder}/delta.duckdb_extension'")
 duck.execute("SET TimeZone='UTC'")
-duck.execute("SET enable_progress_bar=false")  # it goes to standard output, among the answers
 for line in sys.stdin:
     question = json.loads(line)
     try:
