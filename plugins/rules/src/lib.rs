@@ -10,12 +10,10 @@
 
 use std::collections::BTreeMap;
 
+use conditions::{Bounds, Range, Values, is_number};
 use millrace_sdk::prelude::*;
 use regex::Regex;
 use serde_json::Value as Json;
-
-mod range;
-use range::{Bounds, Range};
 
 const CONFIG_SCHEMA: &str = include_str!("../config.schema.json");
 const ALL: &str = "*";
@@ -57,7 +55,7 @@ struct Rule {
     required: bool,
     range: Option<(String, Range)>,
     regex: Option<(String, Regex)>,
-    one_of: Option<Vec<String>>,
+    one_of: Option<Values>,
     length: Option<(String, Bounds<usize>)>,
     severity: Severity,
 }
@@ -112,7 +110,7 @@ impl Rule {
             required: fields.required,
             range: fields.range.map(|text| Range::parse(&text).map(|range| (text, range))).transpose()?,
             regex: fields.regex.map(|text| read(text.clone(), Regex::new(&text))).transpose()?,
-            one_of: fields.one_of.map(|values| values.iter().map(plain).collect()),
+            one_of: fields.one_of.as_deref().map(Values::of),
             length: fields.length.map(|text| Bounds::parse(&text).map(|bounds| (text, bounds))).transpose()?,
             severity: match fields.severity {
                 Level::Warn => Severity::Warn,
@@ -124,7 +122,7 @@ impl Rule {
 
     fn plan(&self, column: &str, schema: &Schema, plan: &mut CheckPlan) -> Result<(), Error> {
         let Some(definition) = schema.column(column) else { return Ok(()) };
-        let number = range::is_number(&definition.ty);
+        let number = is_number(&definition.ty);
         if self.required
             && let Some(rule) = plan.rule(format!("{column} required"), column, self.severity)
         {
@@ -150,11 +148,11 @@ impl Rule {
             });
         }
         if let Some(allowed) = self.one_of.clone()
-            && let Some(rule) = plan.rule(format!("{column} one of {}", allowed.join(", ")), column, self.severity)
+            && let Some(rule) = plan.rule(format!("{column} one of {}", allowed.0.join(", ")), column, self.severity)
         {
-            rule.check::<Any>(move |value| match known(&allowed, &value) {
+            rule.check::<Any>(move |value| match allowed.contains(&value) {
                 true => Ok(()),
-                false => Err(format!("is {value}, must be one of {}", allowed.join(", "))),
+                false => Err(format!("is {value}, must be one of {}", allowed.0.join(", "))),
             });
         }
         if let Some((text, bounds)) = self.length.clone()
@@ -166,21 +164,6 @@ impl Rule {
             });
         }
         Ok(())
-    }
-}
-
-fn known(allowed: &[String], value: &Value<'_>) -> bool {
-    match value {
-        Value::Text(text) => allowed.iter().any(|a| a == text),
-        value => allowed.contains(&value.to_string()),
-    }
-}
-
-/// A JSON value as cells print.
-fn plain(value: &Json) -> String {
-    match value {
-        Json::String(text) => text.clone(),
-        value => value.to_string(),
     }
 }
 

@@ -43,18 +43,52 @@ impl ChangeType {
     }
 }
 
+/// What the host knows of a row besides its cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meta {
+    /// Ordered bytes of the place in the source, as [`Value::Binary`]; text that sorts as the source's order does.
+    Position,
+    /// When the source committed the change, as [`Value::TimestampTz`].
+    CommitTime,
+}
+
+impl Meta {
+    /// As the contract calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Meta::Position => "position",
+            Meta::CommitTime => "commit-time",
+        }
+    }
+
+    pub(crate) fn data_type(self) -> DataType {
+        match self {
+            Meta::Position => DataType::Binary,
+            Meta::CommitTime => DataType::TimestampTz,
+        }
+    }
+}
+
 /// A run of row images of one table: the columns that the plan reads, in the plan's order.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) rows: usize,
+    pub(crate) snapshot: bool,
     pub(crate) change_types: Vec<u8>,
+    pub(crate) meta: Vec<Column>,
     pub(crate) columns: Vec<Column>,
 }
 
 impl From<types::Batch> for Batch {
     fn from(batch: types::Batch) -> Self {
-        let columns = batch.columns.into_iter().map(Column).collect();
-        Batch { rows: batch.rows as usize, change_types: batch.change_types, columns }
+        let columns = |columns: Vec<types::Column>| columns.into_iter().map(Column).collect();
+        Batch {
+            rows: batch.rows as usize,
+            snapshot: batch.snapshot,
+            change_types: batch.change_types,
+            meta: columns(batch.meta),
+            columns: columns(batch.columns),
+        }
     }
 }
 
@@ -62,16 +96,24 @@ impl From<types::Batch> for Batch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Input(pub(crate) usize);
 
+/// A [`Meta`] that a plan asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetaInput(pub(crate) usize);
+
 /// All columns of a batch, looked at once.
 pub(crate) struct Rows<'a> {
     readers: Vec<Reader<'a, Any>>,
+    meta: Vec<Reader<'a, Any>>,
     change_types: &'a [u8],
+    snapshot: bool,
 }
 
 impl<'a> Rows<'a> {
-    pub(crate) fn new(batch: &'a Batch, types: &[DataType]) -> Result<Self, Error> {
+    pub(crate) fn new(batch: &'a Batch, types: &[DataType], meta: &[Meta]) -> Result<Self, Error> {
         let readers = batch.columns.iter().zip(types).map(|(c, ty)| Reader::new(c, ty)).collect::<Result<_, _>>()?;
-        Ok(Rows { readers, change_types: &batch.change_types })
+        let meta = batch.meta.iter().zip(meta).map(|(c, m)| Reader::new(c, &m.data_type()));
+        let meta = meta.collect::<Result<_, _>>()?;
+        Ok(Rows { readers, meta, change_types: &batch.change_types, snapshot: batch.snapshot })
     }
 
     pub(crate) fn row(&self, index: usize) -> Row<'_, 'a> {
@@ -111,5 +153,15 @@ impl<'a> Row<'_, 'a> {
     /// What happened to the row.
     pub fn change_type(&self) -> ChangeType {
         self.rows.change_types[self.index].into()
+    }
+
+    /// What the plan asked for by [`crate::TransformPlan::read_meta`].
+    pub fn meta(&self, input: MetaInput) -> Cell<Value<'a>> {
+        self.rows.meta[input.0].get(self.index)
+    }
+
+    /// Read by a snapshot, not from the stream of changes.
+    pub fn is_snapshot(&self) -> bool {
+        self.rows.snapshot
     }
 }

@@ -17,7 +17,7 @@ pub mod testing;
 mod transform;
 mod validator;
 
-pub use batch::{ChangeType, Input, Row};
+pub use batch::{ChangeType, Input, Meta, MetaInput, Row};
 pub use cell::{Cell, Decimal, Moment, Uuid, Value, scaled_text};
 pub use column::{Any, Bool, Bytes, Column, Float, Int, Read, Text};
 pub use config::Config;

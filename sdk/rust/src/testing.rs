@@ -1,7 +1,8 @@
 //! Runs plugin logic natively, through the same code as in the sandbox, with a stand-in for the host.
 //!
 //! Rows are JSON objects: a key that is absent was not sent, `null` is NULL. Text, json and decimals are strings, uuids too,
-//! binary is hexadecimal, timestamps and dates are the numbers that the contract sends.
+//! binary is hexadecimal, timestamps and dates are the numbers that the contract sends. Row `n`, counted from 1, has the position
+//! `n` and was committed `n` seconds after 1970.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -189,7 +190,9 @@ impl Case {
             match &plan {
                 None => answer.pass(self, rows),
                 Some(plan) => {
-                    let outcome = slot.apply(self.batch(&plan.reads, rows)).map_err(show)?;
+                    let meta = plan.meta.iter().map(|name| meta(name, answer.fates.len(), rows.len()));
+                    let batch = types::Batch { meta: meta.collect(), ..self.batch(&plan.reads, rows) };
+                    let outcome = slot.apply(batch).map_err(show)?;
                     answer.add(self, plan, &outcome, rows)?;
                 }
             }
@@ -257,6 +260,19 @@ fn code(change: ChangeType) -> u8 {
         ChangeType::Delete => 4,
         ChangeType::Other(code) => code,
     }
+}
+
+fn meta(name: &str, before: usize, rows: usize) -> types::Column {
+    let ty = if name == "position" { DataType::Text } else { DataType::Int64 };
+    let mut out = Out::new(&ty, rows, None);
+    for n in before + 1..=before + rows {
+        match ty {
+            DataType::Text => out.push_str(&n.to_string()),
+            _ => out.set(Value::Int(n as i64 * 1_000_000)).unwrap_or_default(),
+        }
+        out.end_row();
+    }
+    out.finish().0
 }
 
 fn cells_of(definition: &types::ColumnDef, rows: &[(ChangeType, Map<String, Json>)]) -> Column {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::batch::{Batch, Input, Row, Rows};
+use crate::batch::{Batch, Input, Meta, MetaInput, Row, Rows};
 use crate::bindings::exports_transform as wit;
 use crate::bindings::types;
 use crate::cell::Cell;
@@ -54,6 +54,7 @@ type Operation = Box<dyn Fn(&Batch, &mut Draft) -> Result<(), Error>>;
 pub struct TransformPlan {
     columns: Vec<ColumnDef>,
     reads: Vec<u16>,
+    meta: Vec<Meta>,
     effects: Vec<&'static str>,
     rename_table: Option<String>,
     drops: Vec<u16>,
@@ -81,6 +82,7 @@ impl TransformPlan {
         TransformPlan {
             columns: schema.columns.clone(),
             reads: Vec::new(),
+            meta: Vec::new(),
             effects: Vec::new(),
             rename_table: None,
             drops: Vec::new(),
@@ -231,6 +233,15 @@ impl TransformPlan {
         }))
     }
 
+    /// For [`TransformPlan::each_row`]: what the host knows of each row besides its cells.
+    pub fn read_meta(&mut self, meta: Meta) -> MetaInput {
+        let known = self.meta.iter().position(|m| *m == meta);
+        MetaInput(known.unwrap_or_else(|| {
+            self.meta.push(meta);
+            self.meta.len() - 1
+        }))
+    }
+
     /// For [`TransformPlan::each_row`]: the column as an output of this type; rows that do not set it are NULL.
     pub fn write(&mut self, column: Col, to: DataType) -> Output {
         let write = self.replace(column, to);
@@ -248,10 +259,11 @@ impl TransformPlan {
     pub fn each_row(&mut self, f: impl Fn(&Row<'_, '_>, &mut RowOut<'_>) -> Result<(), Reject> + 'static) {
         self.effect("reject");
         let inputs: Vec<DataType> = self.reads.iter().map(|&i| self.columns[usize::from(i)].ty.clone()).collect();
+        let meta = self.meta.clone();
         let outputs: Vec<(usize, DataType)> =
             self.row_outputs.iter().map(|&w| (w, self.writes[w].1.ty.clone())).collect();
         self.operations.push(Box::new(move |batch, draft| {
-            let rows = Rows::new(batch, &inputs)?;
+            let rows = Rows::new(batch, &inputs, &meta)?;
             let mut outs: Vec<Out> = outputs.iter().map(|(_, ty)| Out::new(ty, batch.rows, None)).collect();
             for index in 0..batch.rows {
                 let mut out = RowOut { outs: &mut outs, draft, row: index };
@@ -263,6 +275,22 @@ impl TransformPlan {
             }
             for ((write, _), out) in outputs.iter().zip(outs) {
                 draft.columns[*write] = Some(out.finish());
+            }
+            Ok(())
+        }));
+    }
+
+    /// Keeps the row images for which `keep` says so. Call it after the inputs that it looks at.
+    pub fn filter_rows(&mut self, keep: impl Fn(&Row<'_, '_>) -> bool + 'static) {
+        self.effect("drop");
+        let inputs: Vec<DataType> = self.reads.iter().map(|&i| self.columns[usize::from(i)].ty.clone()).collect();
+        let meta = self.meta.clone();
+        self.operations.push(Box::new(move |batch, draft| {
+            let rows = Rows::new(batch, &inputs, &meta)?;
+            for (index, fate) in draft.fates().iter_mut().enumerate() {
+                if !keep(&rows.row(index)) {
+                    *fate = DROP;
+                }
             }
             Ok(())
         }));
@@ -330,7 +358,7 @@ impl TransformPlan {
         let types = self.writes.len();
         let plan = wit::TransformPlan {
             reads: self.reads,
-            meta: Vec::new(),
+            meta: self.meta.iter().map(|m| m.name().to_string()).collect(),
             effects: self.effects.into_iter().map(str::to_string).collect(),
             rename_table: self.rename_table,
             drops: self.drops,

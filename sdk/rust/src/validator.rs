@@ -85,7 +85,7 @@ impl CheckPlan {
         let rule = self.add(name.into(), severity, indices);
         let types: Vec<DataType> = self.reads.iter().map(|&i| self.columns[usize::from(i)].ty.clone()).collect();
         self.checks.push(Box::new(move |batch, violations| {
-            let rows = Rows::new(batch, &types)?;
+            let rows = Rows::new(batch, &types, &[])?;
             for index in 0..batch.rows {
                 let row = rows.row(index);
                 if inputs.iter().any(|i| matches!(row.get(*i), Cell::NotSent)) {

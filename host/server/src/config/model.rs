@@ -137,7 +137,7 @@ pub struct LettersFile {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageEntry {
-    /// A first-party plugin by name (`mask`, `rules`, `cast-rename`), or the path of a component (`./mine.wasm`).
+    /// A first-party plugin by name (`mask`, `filter`, …), or the path of a component (`./mine.wasm`).
     pub plugin: String,
     /// SHA-256 of the component in hexadecimal: only this very file is run, and it is not hot-swapped.
     #[serde(default)]

@@ -64,14 +64,74 @@ async fn a_filter_is_a_predicate_on_images() {
         vec![(ChangeType::Delete, 4, Note::NotSent)],
         vec![(ChangeType::Insert, 5, "test".into())],
     ]);
-    let config =
-        json!({ "keep": { "note": { "not_in": ["test"] } }, "rename": { "other": "more" }, "rename_table": "kept" });
+    let keep = json!({ "note": { "not_in": ["test"] } });
+    let config = json!({ "keep": keep, "rename": { "other": "more" }, "rename_table": "kept" });
     let output = apply("cast-rename", config, grants(&["note"], &["other"]), &batch).await;
-    let short: Vec<String> =
-        lines(&output).iter().map(|l| l.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect();
-    assert_eq!(short, ["public.kept insert 1", "public.kept delete 2", "public.kept delete 3", "public.kept delete 4"]);
+    assert_eq!(
+        short(&output),
+        ["public.kept insert 1", "public.kept delete 2", "public.kept delete 3", "public.kept delete 4"]
+    );
     assert!(lines(&output)[0].contains(r#""more":"other 1""#));
     assert_eq!(output.dropped, 3);
+    for config in [json!({ "keep": keep }), json!({ "drop": { "note": { "regex": "^t" } } })] {
+        let output = apply("filter", config, grants(&["note"], &[]), &batch).await;
+        let kept = ["insert 1", "delete 2", "delete 3", "delete 4"].map(|line| format!("public.notes {line}"));
+        assert_eq!(short(&output), kept);
+        assert_eq!(output.dropped, 3);
+    }
+}
+
+/// Table, change type and number of each line.
+fn short(output: &StageOutput) -> Vec<String> {
+    lines(output).iter().map(|l| l.split(' ').take(3).collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[tokio::test]
+async fn an_update_that_changes_its_route_leaves_one_table_and_enters_the_other() {
+    let batch = notes(&[
+        vec![(ChangeType::UpdatePreimage, 1, "eu".into()), (ChangeType::UpdatePostimage, 1, "us".into())],
+        vec![(ChangeType::Insert, 2, "../eu".into())],
+        vec![(ChangeType::Insert, 3, Note::Null)],
+    ]);
+    let output = apply("route", json!({ "to": "{table}_{note}" }), grants(&["note"], &[]), &batch).await;
+    let mut lines = short(&output);
+    lines.sort();
+    assert_eq!(lines, ["public.notes insert 3", "public.notes_eu delete 1", "public.notes_us insert 1"]);
+    assert_eq!(rejects(&output), [(1, "route.name".to_string())]);
+}
+
+#[tokio::test]
+async fn json_becomes_columns() {
+    let batch = notes(&[
+        vec![(ChangeType::Insert, 1, r#"{"a":{"b":"x"},"n":7}"#.into())],
+        vec![(ChangeType::UpdatePostimage, 2, Note::NotSent)],
+        vec![(ChangeType::Insert, 3, r#"{"n":"seven"}"#.into())],
+    ]);
+    let config = json!({ "columns": { "note": { "a.b": "text", "n": "int32" } }, "drop": true });
+    let output = apply("flatten", config, grants(&["note"], &["note", "a_b", "n"]), &batch).await;
+    let lines = lines(&output);
+    assert!(lines[0].contains(r#""a_b":"x""#) && lines[0].contains(r#""n":7"#) && !lines[0].contains(r#""note":"#));
+    assert!(!lines[1].contains("a_b"), "not sent stays so: {lines:?}");
+    assert_eq!(rejects(&output), [(2, "flatten.type".to_string())]);
+}
+
+#[tokio::test]
+async fn rows_get_what_the_event_offers() {
+    let config = json!({ "op": "op", "at": "commit_time", "place": "position", "shop": { "value": "eu" } });
+    let batch = notes(&[vec![(ChangeType::Insert, 1, "a".into())], vec![(ChangeType::Delete, 2, Note::NotSent)]]);
+    let output = apply("insert-field", config, grants(&[], &["op", "at", "place", "shop"]), &batch).await;
+    let lines = lines(&output);
+    assert!(lines[0].contains(r#""op":"insert""#) && lines[1].contains(r#""op":"delete""#), "{lines:?}");
+    assert!(lines[0].contains(r#""at":"1970-01-01T00:00:00.001000Z""#) && lines[0].contains(r#""shop":"eu""#), "{lines:?}");
+    assert!(lines[1].contains(&format!(r#""place":"{}""#, batch.order(1).to_sortable())), "{lines:?}");
+}
+
+#[tokio::test]
+async fn text_becomes_a_point_in_time() {
+    let config = json!({ "note": { "from": "unix_s", "truncate": "day" } });
+    let output = apply("timestamp", config, grants(&["note"], &["note"]), &inserts(&["86401", "soon"])).await;
+    assert!(lines(&output)[0].contains(r#""note":"1970-01-02T00:00:00Z""#), "{:?}", lines(&output));
+    assert_eq!(rejects(&output), [(1, "timestamp.invalid".to_string())]);
 }
 
 #[tokio::test]
@@ -109,10 +169,15 @@ async fn cuts_at_1_7_and_1000_and_fresh_instances_give_the_same_rows() {
             json!({ "keep": { "note": { "not_in": ["test"] } }, "cast": { "note": { "to": "int64", "scale": 2 } } }),
         ),
         ("cast-rename", json!({ "route": { "column": "note", "to": { "test": "tests" } }, "rename_table": "all" })),
+        ("filter", json!({ "keep": [{ "note": { "regex": "^[0-9]" } }, { "note": { "null": true } }] })),
+        ("route", json!({ "column": "note", "regex": "^([0-9])", "to": "notes_$1" })),
+        ("flatten", json!({ "columns": { "note": { "a": "text" } }, "on_mismatch": "null" })),
+        ("insert-field", json!({ "what": "op", "when": "commit_time", "where": "position" })),
+        ("timestamp", json!({ "note": { "from": "unix_s" } })),
     ];
     let batch = mixed(1_000);
     for (name, config) in cases {
-        let granted = crypto(grants(&["note", "other"], &["note", "other"]));
+        let granted = crypto(grants(&["note", "other"], &["note", "other", "a", "what", "when", "where"]));
         let mut seen = Vec::new();
         for (size, limits) in
             [(1_000, Json::Null), (7, Json::Null), (1, Json::Null), (7, json!({ "calls_per_instance": 1 }))]
