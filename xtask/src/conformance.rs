@@ -50,7 +50,8 @@ fn counts(millrace: &Path, build: Build) -> Outcome<(u64, u64)> {
 
 fn rust(_: &Path) -> Outcome<Vec<PathBuf>> {
     let dist = plugins::build()?;
-    Ok(["conformance.wasm", "conformance-validator.wasm"].map(|file| dist.join(file)).to_vec())
+    let roles = ["conformance", "conformance-validator", "conformance-parser", "conformance-converter"];
+    Ok(roles.map(|role| dist.join(format!("{role}.wasm"))).to_vec())
 }
 
 /// Cases passed and failed; shows those that failed.

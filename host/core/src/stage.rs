@@ -104,6 +104,8 @@ pub struct StagePlan {
     pub output: Arc<TableSchema>,
     /// Further forms, for 1 -> n.
     pub shapes: Vec<Arc<TableSchema>>,
+    /// It makes rows of messages: only the data shows of which tables, and `output` is what goes in.
+    pub parses: bool,
 }
 
 /// What became of a batch.

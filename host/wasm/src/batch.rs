@@ -53,7 +53,7 @@ impl Shipment {
     }
 }
 
-fn meta(batch: &ChangeBatch, name: &str) -> Projected {
+pub(crate) fn meta(batch: &ChangeBatch, name: &str) -> Projected {
     let rows = 0..batch.rows();
     match name {
         "position" => Projected::of_texts(rows.map(|row| batch.order(row).to_sortable())),

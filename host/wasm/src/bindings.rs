@@ -12,5 +12,5 @@ wasmtime::component::bindgen!({
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-pub(crate) use self::exports::millrace::plugin::{lifecycle, transform, validator};
+pub(crate) use self::exports::millrace::plugin::{converter, lifecycle, parser, transform, validator};
 pub(crate) use self::millrace::plugin::{crypto, log, metrics, types};

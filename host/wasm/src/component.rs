@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{InstancePre, Linker};
 
-use crate::bindings::{lifecycle, transform, validator};
+use crate::bindings::{converter, lifecycle, parser, transform, validator};
 use crate::cache::Cache;
 use crate::host::HostState;
 
@@ -57,6 +57,8 @@ pub(crate) struct Prepared {
 
 /// Where the functions of its role are.
 pub(crate) enum StageIndices {
+    Parser(parser::GuestIndices),
+    Converter(converter::GuestIndices),
     Transform(transform::GuestIndices),
     Validator(validator::GuestIndices),
 }
@@ -101,7 +103,8 @@ pub(crate) fn prepare(engine: &Engine, linker: &Linker<HostState>, cache: &Cache
     let stage = match role {
         Role::Transform => StageIndices::Transform(transform::GuestIndices::new(&pre).map_err(mismatch)?),
         Role::Validator => StageIndices::Validator(validator::GuestIndices::new(&pre).map_err(mismatch)?),
-        Role::Parser | Role::Converter => return Err(unsupported_role(role.name())),
+        Role::Parser => StageIndices::Parser(parser::GuestIndices::new(&pre).map_err(mismatch)?),
+        Role::Converter => StageIndices::Converter(converter::GuestIndices::new(&pre).map_err(mismatch)?),
     };
     Ok(Prepared { digest, bytes: bytes.len(), role, wit_version, imports, pre, lifecycle, stage })
 }
@@ -158,21 +161,18 @@ fn role(exports: &[String]) -> Result<(Role, String)> {
     let found: Vec<(Role, String)> = Role::ALL.into_iter().filter_map(exported).collect();
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => {
-            Err(Error::config("plugin.contract", format!("it exports none of {PACKAGE}{{transform,validator}}")).hint(
-                format!("it exports {}", if exports.is_empty() { "nothing".to_string() } else { exports.join(", ") }),
-            ))
-        }
+        [] => Err(Error::config(
+            "plugin.contract",
+            format!("it exports none of {PACKAGE}{{parser,converter,validator,transform}}"),
+        )
+        .hint(format!("it exports {}", if exports.is_empty() { "nothing".to_string() } else { exports.join(", ") }))),
         several => {
             let names: Vec<&str> = several.iter().map(|(role, _)| role.name()).collect();
-            Err(unsupported_role(&names.join(" and ")))
+            let message = format!("it is a {} at once", names.join(" and a "));
+            Err(Error::config("plugin.role_unsupported", message)
+                .hint("a stage has one role: make a component of each"))
         }
     }
-}
-
-fn unsupported_role(role: &str) -> Error {
-    Error::config("plugin.role_unsupported", format!("it is a {role}, which this version of the host does not run"))
-        .hint("it runs components that are a transform or a validator")
 }
 
 #[cfg(test)]

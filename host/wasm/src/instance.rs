@@ -7,12 +7,14 @@ use std::time::Duration;
 use millrace_core::Error;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
-use crate::bindings::types::{Batch, MetaNameParam, StageError, TableSchemaParam};
-use crate::bindings::{lifecycle, transform, validator};
+use crate::bindings::types::{Batch, MetaNameParam, Reject, StageError, TableSchemaParam};
+use crate::bindings::{converter, lifecycle, parser, transform, validator};
 use crate::component::{Prepared, StageIndices};
 use crate::engine::TICK;
 use crate::host::HostState;
 use crate::limits::Limits;
+use crate::plan::{Planned, View};
+use crate::raw::Declared;
 
 /// A plugin that computes for long gives way to others this often.
 const YIELD_TICKS: u64 = 5;
@@ -89,7 +91,7 @@ pub(crate) fn stage_error(error: StageError) -> Error {
     }
 }
 
-type Answer<T> = Result<Result<T, StageError>, Fault>;
+pub(crate) type Answer<T> = Result<Result<T, StageError>, Fault>;
 
 pub(crate) struct Instance {
     store: Store<HostState>,
@@ -100,9 +102,13 @@ pub(crate) struct Instance {
     deadline: Duration,
     /// Schemas that it has planned.
     pub(crate) planned: HashSet<u32>,
+    /// Those that it, a parser, has declared itself.
+    pub(crate) declared: Declared,
 }
 
 enum Guest {
+    Parser(parser::Guest),
+    Converter(converter::Guest),
     Transform(transform::Guest),
     Validator(validator::Guest),
 }
@@ -134,6 +140,8 @@ impl Instance {
             let instance = prepared.pre.instantiate_async(&mut store).await?;
             let lifecycle = prepared.lifecycle.load(&mut store, &instance)?;
             let stage = match &prepared.stage {
+                StageIndices::Parser(indices) => Guest::Parser(indices.load(&mut store, &instance)?),
+                StageIndices::Converter(indices) => Guest::Converter(indices.load(&mut store, &instance)?),
                 StageIndices::Transform(indices) => Guest::Transform(indices.load(&mut store, &instance)?),
                 StageIndices::Validator(indices) => Guest::Validator(indices.load(&mut store, &instance)?),
             };
@@ -141,8 +149,8 @@ impl Instance {
         };
         match made.await {
             Ok((lifecycle, stage)) => {
-                let limits = limits.clone();
-                Ok(Self { store, lifecycle, stage, limits, calls: 0, deadline, planned: HashSet::new() })
+                let (limits, planned) = (limits.clone(), HashSet::new());
+                Ok(Self { store, lifecycle, stage, limits, calls: 0, deadline, planned, declared: Declared::new() })
             }
             Err(error) => Err(fault(&error, store.data(), limits, deadline)),
         }
@@ -161,14 +169,35 @@ impl Instance {
         self.end(answer)
     }
 
+    pub(crate) fn is_parser(&self) -> bool {
+        matches!(self.stage, Guest::Parser(_))
+    }
+
+    pub(crate) async fn plan_raw(&mut self, meta: &[MetaNameParam<'_>]) -> Answer<parser::RawPlan> {
+        self.start(self.limits.setup_time());
+        let Guest::Parser(guest) = &self.stage else { return Ok(Err(wrong_role())) };
+        let answer = guest.call_plan(&mut self.store, meta).await;
+        self.end(answer)
+    }
+
+    pub(crate) async fn parse(&mut self, batch: parser::RawBatch<'_>) -> Answer<Verdicts> {
+        self.start(self.limits.batch_time(batch.rows as usize));
+        let Guest::Parser(guest) = &self.stage else { return Ok(Err(wrong_role())) };
+        let answer = guest.call_parse(&mut self.store, batch).await;
+        Ok(self.end(answer)?.map(Verdicts::Parsed))
+    }
+
     pub(crate) async fn plan(
         &mut self,
         id: u32,
+        view: &View<'_>,
         table: TableSchemaParam<'_>,
         meta: &[MetaNameParam<'_>],
     ) -> Answer<Plan> {
         self.start(self.limits.setup_time());
         match &self.stage {
+            Guest::Parser(_) => Ok(Err(wrong_role())),
+            Guest::Converter(_) => self.plan_columns(id, view, table).await,
             Guest::Transform(guest) => {
                 let answer = guest.call_plan(&mut self.store, id, table, meta).await;
                 Ok(self.end(answer)?.map(|plan| plan.map_or(Plan::Bypass, Plan::Transform)))
@@ -180,9 +209,69 @@ impl Instance {
         }
     }
 
-    pub(crate) async fn run(&mut self, batch: Batch<'_>) -> Answer<Verdicts> {
+    /// Asks for each column by itself; what comes of it is the plan of a transform.
+    async fn plan_columns(&mut self, id: u32, view: &View<'_>, table: TableSchemaParam<'_>) -> Answer<Plan> {
+        let mut plan = transform::TransformPlan {
+            reads: Vec::new(),
+            meta: Vec::new(),
+            effects: vec!["reject".to_string()],
+            rename_table: None,
+            drops: Vec::new(),
+            renames: Vec::new(),
+            writes: Vec::new(),
+            shapes: Vec::new(),
+            ext: Vec::new(),
+        };
+        for (index, column) in view.convertible() {
+            let id = column_id(id, plan.reads.len());
+            self.start(self.limits.setup_time());
+            let Guest::Converter(guest) = &self.stage else { return Ok(Err(wrong_role())) };
+            let answer = guest.call_plan(&mut self.store, id, table.columns[usize::from(index)].clone()).await;
+            let ty = match self.end(answer)? {
+                Ok(Some(ty)) => ty,
+                Ok(None) => continue,
+                Err(error) => return Ok(Err(error)),
+            };
+            plan.reads.push(index);
+            let output = transform::ColumnDef {
+                name: column.name.to_string(),
+                ty,
+                nullable: column.nullable,
+                key: column.key,
+                source_type: String::new(),
+                ext: Vec::new(),
+            };
+            plan.writes.push(transform::Write { replaces: Some(index), output });
+        }
+        Ok(Ok(if plan.reads.is_empty() { Plan::Bypass } else { Plan::Transform(plan) }))
+    }
+
+    /// Each column by itself; what comes of it is the outcome of a transform.
+    async fn convert(&mut self, planned: &Planned, batch: Batch<'_>) -> Answer<Verdicts> {
+        let mut columns = Vec::with_capacity(batch.columns.len());
+        let mut rejects: Vec<Reject> = Vec::new();
+        for (at, input) in batch.columns.iter().enumerate() {
+            self.start(self.limits.batch_time(batch.rows as usize));
+            let Guest::Converter(guest) = &self.stage else { return Ok(Err(wrong_role())) };
+            let id = column_id(planned.id, at);
+            let answer = guest.call_convert(&mut self.store, id, batch.rows, input.clone()).await;
+            match self.end(answer)? {
+                Ok(converted) => {
+                    columns.push(Some(converted.column));
+                    rejects.extend(converted.rejects);
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        let outcome = transform::Outcome { fates: None, columns, rejects, emissions: Vec::new(), routing: None };
+        Ok(Ok(Verdicts::Outcome(outcome)))
+    }
+
+    pub(crate) async fn run(&mut self, planned: &Planned, batch: Batch<'_>) -> Answer<Verdicts> {
         self.start(self.limits.batch_time(batch.rows as usize));
         match &self.stage {
+            Guest::Parser(_) => Ok(Err(wrong_role())),
+            Guest::Converter(_) => self.convert(planned, batch).await,
             Guest::Transform(guest) => {
                 let answer = guest.call_apply(&mut self.store, batch).await;
                 Ok(self.end(answer)?.map(Verdicts::Outcome))
@@ -240,6 +329,20 @@ pub(crate) enum Plan {
 pub(crate) enum Verdicts {
     Outcome(transform::Outcome),
     Violations(Vec<validator::Violation>),
+    Parsed(parser::Parsed),
+}
+
+/// Columns that a converter may be bound to, of one table: more than any source has.
+const CONVERTED: usize = 1 << 12;
+
+/// What a converter knows a column by: the `at`-th that it took of the schema.
+fn column_id(schema: u32, at: usize) -> u32 {
+    schema.wrapping_mul(CONVERTED as u32).wrapping_add((at % CONVERTED) as u32)
+}
+
+/// The host's own mistake: a stage is asked for what its role does.
+fn wrong_role() -> StageError {
+    StageError::Bug("the host asked for another role's function".to_string())
 }
 
 fn start_clock(store: &mut Store<HostState>, time: Duration) {

@@ -7,6 +7,7 @@
 //!
 //! The way of a batch: `stage.rs :: Stage::apply` → `slice.rs` (memory) → `batch.rs`, `project.rs` (in) → `instance.rs` (the call)
 //! → `outcome.rs`, `answer.rs` (out) → `millrace_core::outcome::resolve`. A trap goes through `stage.rs :: bisect`.
+//! A parser goes by `raw.rs` instead of `batch.rs`, `outcome.rs` and `resolve`.
 
 mod answer;
 mod batch;
@@ -24,6 +25,7 @@ mod log;
 mod outcome;
 mod plan;
 mod project;
+mod raw;
 mod runtime;
 mod schema;
 mod slice;

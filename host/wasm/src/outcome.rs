@@ -17,8 +17,8 @@ const EMITTED_PER_ROW: usize = 10;
 /// Tables that one batch may be routed to. Each becomes a batch of its own.
 const ROUTES: usize = 1_000;
 /// Of a reject or a violation; longer texts are cut.
-const REASON_BYTES: usize = 2_048;
-const CODE_BYTES: usize = 128;
+pub(crate) const REASON_BYTES: usize = 2_048;
+pub(crate) const CODE_BYTES: usize = 128;
 
 /// What is wrong with an answer.
 pub(crate) type Wrong = String;
@@ -86,7 +86,7 @@ fn rejects(rejects: Vec<Reject>, rows: usize, planned: &Planned) -> Result<Vec<R
     Ok(checked)
 }
 
-fn cut(mut text: String, bytes: usize) -> String {
+pub(crate) fn cut(mut text: String, bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes));
     text
 }
@@ -225,7 +225,7 @@ pub(crate) fn poison(batch: &ChangeBatch, planned: &Planned, code: &str, reason:
     let rows = batch.rows();
     let columns = match &planned.work {
         Work::Transform { writes, .. } => writes.iter().map(|target| Some(blank(target, rows))).collect(),
-        Work::Check { .. } => Vec::new(),
+        Work::Check { .. } | Work::Parse { .. } => Vec::new(),
     };
     let reject = |row: u32| RowReject { row, code: code.to_string(), reason: reason.to_string(), column: None };
     Outcome { columns, rejects: (0..rows as u32).map(reject).collect(), ..Outcome::default() }
@@ -234,7 +234,7 @@ pub(crate) fn poison(batch: &ChangeBatch, planned: &Planned, code: &str, reason:
 /// The core's plan of what the plugin planned.
 pub(crate) fn core_plan(planned: &Planned) -> &TransformPlan {
     match &planned.work {
-        Work::Transform { plan, .. } | Work::Check { plan, .. } => plan,
+        Work::Transform { plan, .. } | Work::Check { plan, .. } | Work::Parse { plan, .. } => plan,
     }
 }
 

@@ -10,6 +10,7 @@ use millrace_core::{Error, Result};
 
 use crate::bindings::types::{ColumnDefParam, ColumnDefResult, TableSchemaParam};
 use crate::bindings::{transform, validator};
+use crate::raw::Raw;
 use crate::schema;
 
 /// Meta columns that this host can ship.
@@ -41,8 +42,20 @@ pub(crate) struct Planned {
 
 #[derive(Debug)]
 pub(crate) enum Work {
-    Transform { plan: TransformPlan, writes: Vec<Target>, shapes: Vec<Vec<Target>> },
-    Check { plan: TransformPlan, rules: Vec<Rule> },
+    Transform {
+        plan: TransformPlan,
+        writes: Vec<Target>,
+        shapes: Vec<Vec<Target>>,
+    },
+    Check {
+        plan: TransformPlan,
+        rules: Vec<Rule>,
+    },
+    /// `plan` lets the messages pass: it is there for those that are refused.
+    Parse {
+        plan: TransformPlan,
+        raw: Raw,
+    },
 }
 
 impl PartialEq for Work {
@@ -53,6 +66,7 @@ impl PartialEq for Work {
                 writes == w && shapes == s
             }
             (Work::Check { rules, .. }, Work::Check { rules: r, .. }) => rules == r,
+            (Work::Parse { raw, .. }, Work::Parse { raw: r, .. }) => raw == r,
             _ => false,
         }
     }
@@ -91,11 +105,11 @@ pub(crate) struct Effects {
     pub(crate) route: bool,
 }
 
-fn refused(message: impl Into<String>) -> Error {
+pub(crate) fn refused(message: impl Into<String>) -> Error {
     Error::config("plugin.plan_refused", message).hint("it is a bug of the plugin: its plan does not fit the contract")
 }
 
-fn not_granted(what: &str, column: &str, grant: &str) -> Error {
+pub(crate) fn not_granted(what: &str, column: &str, grant: &str) -> Error {
     Error::config("plugin.grant_missing", format!("it wants to {what} column {column}, which is not granted"))
         .hint(format!("add `grant: {{ {grant}: [{column}] }}` to the stage, or change the plugin's config"))
 }
@@ -126,6 +140,12 @@ impl<'a> View<'a> {
             ext: &[],
             columns,
         }
+    }
+
+    /// The columns that the plugin may both see and write, each with the index that it counts by.
+    pub(crate) fn convertible(&self) -> impl Iterator<Item = (u16, &'a Column)> + '_ {
+        let columns = self.visible.iter().enumerate().map(|(at, index)| (at as u16, &self.schema.columns[*index]));
+        columns.filter(|(_, c)| self.grants.may_read(&c.name) && self.may_change(c, "write").is_ok())
     }
 
     fn column(&self, index: u16) -> Result<(usize, &'a Column)> {
@@ -180,17 +200,31 @@ impl<'a> View<'a> {
             let column = columns.first().map(|(_, c)| c.name.clone());
             rules.push(Rule { name: rule.name, severity, column });
         }
-        let untouched = TransformPlan {
-            output: self.schema.clone(),
-            columns: (0..self.schema.columns.len()).map(From::Input).collect(),
-            reads: reads.clone(),
-            writes_key: false,
-            shapes: Vec::new(),
-        };
+        let untouched = self.untouched(&reads);
         let effects = Effects { reject: true, ..Effects::default() };
         let stage_plan = self.stage_plan(&reads, &[], &["reject"], &untouched);
         let work = Work::Check { plan: untouched, rules };
         Ok(Planned { id, reads, meta: meta(&plan.meta)?, effects, work, stage_plan })
+    }
+
+    /// Checks a plan of a parser.
+    pub(crate) fn parse(&self, id: u32, raw: Raw) -> Planned {
+        let reads = raw.reads();
+        let untouched = self.untouched(&reads);
+        let effects = Effects { reject: true, ..Effects::default() };
+        let stage_plan = StagePlan { parses: true, ..self.stage_plan(&reads, &[], &["reject"], &untouched) };
+        Planned { id, reads, meta: Vec::new(), effects, work: Work::Parse { plan: untouched, raw }, stage_plan }
+    }
+
+    /// The core's plan of a stage that changes nothing.
+    fn untouched(&self, reads: &[usize]) -> TransformPlan {
+        TransformPlan {
+            output: self.schema.clone(),
+            columns: (0..self.schema.columns.len()).map(From::Input).collect(),
+            reads: reads.to_vec(),
+            writes_key: false,
+            shapes: Vec::new(),
+        }
     }
 
     /// Checks a plan of a transform.
@@ -222,6 +256,7 @@ impl<'a> View<'a> {
             effects: effects.iter().map(|e| (*e).to_string()).collect(),
             output: core.output.clone(),
             shapes: core.shapes.iter().map(|s| s.schema.clone()).collect(),
+            parses: false,
         }
     }
 
@@ -325,7 +360,7 @@ struct Changes {
     writes: Vec<Target>,
 }
 
-fn definition(declared: &ColumnDefResult) -> Result<Column> {
+pub(crate) fn definition(declared: &ColumnDefResult) -> Result<Column> {
     let ColumnDefResult { name, ty, nullable, key, source_type, ext: _ } = declared;
     if name.is_empty() {
         return Err(refused("it declares a column without a name"));
@@ -340,7 +375,7 @@ fn definition(declared: &ColumnDefResult) -> Result<Column> {
     })
 }
 
-fn distinct(columns: &[Column], table: &str) -> Result<()> {
+pub(crate) fn distinct(columns: &[Column], table: &str) -> Result<()> {
     let mut names = HashSet::new();
     match columns.iter().find(|c| !names.insert(&*c.name)) {
         None => Ok(()),

@@ -58,6 +58,12 @@ impl Projected {
         Self { presence: None, cells: Cells::Vars { offsets: offsets.into(), data: Buffer::from_vec(data) } }
     }
 
+    /// A column of bytes without a value in any row.
+    pub(crate) fn absent(rows: usize) -> Self {
+        let cells = Cells::Vars { offsets: vec![0; rows + 1].into(), data: Buffer::from_vec(Vec::<u8>::new()) };
+        Self { presence: Some(vec![NULL; rows]), cells }
+    }
+
     pub(crate) fn param(&self) -> ColumnParam<'_> {
         let cells = match &self.cells {
             Cells::Bools(v) => CellsParam::Bools(v),

@@ -17,6 +17,11 @@ pub(crate) fn images(images: Images) -> u8 {
     }
 }
 
+/// The inverse of [`images`].
+pub(crate) fn images_of(code: u8) -> Option<Images> {
+    [Images::None, Images::Key, Images::Full].into_iter().find(|known| images(*known) == code)
+}
+
 /// As the plugin is told it.
 pub(crate) fn data_type(ty: &ColumnType) -> DataTypeParam<'_> {
     match ty {

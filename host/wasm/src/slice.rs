@@ -73,6 +73,10 @@ pub(crate) fn middle(batch: &ChangeBatch, rows: Range<usize>) -> Option<usize> {
 fn columns(planned: &Planned) -> Vec<usize> {
     let mut columns = planned.reads.clone();
     columns.extend(writes(planned).iter().filter_map(|w| w.replaces));
+    if let Work::Parse { .. } = planned.work {
+        // What comes out of a message is about as long as the message.
+        columns.extend(&planned.reads);
+    }
     columns
 }
 
@@ -83,6 +87,6 @@ fn new_cells(planned: &Planned) -> usize {
 fn writes(planned: &Planned) -> &[Target] {
     match &planned.work {
         Work::Transform { writes, .. } => writes,
-        Work::Check { .. } => &[],
+        Work::Check { .. } | Work::Parse { .. } => &[],
     }
 }

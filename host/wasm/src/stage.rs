@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use millrace_core::batch::ChangeBatch;
-use millrace_core::outcome::{Outcome, resolve};
+use millrace_core::outcome::resolve;
 use millrace_core::schema::TableSchema;
 use millrace_core::stage::{Stage, StageOutput, StagePlan, StageSpec};
 use millrace_core::{Error, Result};
@@ -15,12 +15,13 @@ use crate::batch::Shipment;
 use crate::bindings::types::StageError;
 use crate::component::Prepared;
 use crate::host::HostState;
-use crate::instance::{Fault, Instance, Plan, Verdicts, stage_error};
+use crate::instance::{Answer, Fault, Instance, Plan, Verdicts, stage_error};
 use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::log::PluginLog;
 use crate::outcome::{core_plan, of_check, of_transform, poison, truncate};
 use crate::plan::{META, Planned, View, Work};
+use crate::raw::{Declared, Raw, RawShipment, of_parse};
 use crate::slice::{Part, middle, parts};
 use crate::telemetry::Telemetry;
 
@@ -39,7 +40,7 @@ pub(crate) struct Settings {
     pub(crate) pipeline: String,
 }
 
-/// A transform or a validator at work.
+/// A plugin at work, of whatever role.
 #[derive(Debug)]
 pub(crate) struct WasmStage {
     settings: Settings,
@@ -83,7 +84,15 @@ impl Settings {
         let columns = view.columns();
         let table = view.table(&self.pipeline, &columns);
         let what = || format!("plan for {}", schema.name);
-        let answer = instance.plan(id, table, &META).await.map_err(|fault| self.failed(&what(), &fault))?;
+        if instance.is_parser() {
+            let raw = Raw::of(&view).map_err(|e| self.named(e.context(what())))?;
+            let answer = instance.plan_raw(&Raw::offers(&view)).await.map_err(|fault| self.failed(&what(), &fault))?;
+            instance.planned.insert(id);
+            let plan = answer.map_err(|e| self.named(stage_error(e).context(what())))?;
+            let raw = raw.with_meta(&view, &plan.meta).map_err(|e| self.named(e.context(what())))?;
+            return Ok(Some(view.parse(id, raw)));
+        }
+        let answer = instance.plan(id, &view, table, &META).await.map_err(|fault| self.failed(&what(), &fault))?;
         instance.planned.insert(id);
         let checked = match answer.map_err(|e| self.named(stage_error(e).context(what())))? {
             Plan::Bypass => return Ok(None),
@@ -158,10 +167,8 @@ impl WasmStage {
     /// One call. The outer error is the stage's, the inner one a fault that the rows may be to blame for.
     async fn call(&mut self, batch: &ChangeBatch, planned: &Planned) -> Result<Result<StageOutput, Fault>> {
         let mut instance = self.ready(&batch.schema, planned).await?;
-        let shipment = Shipment::new(batch, planned)?;
-        let (meta, columns) = shipment.params();
         let start = Instant::now();
-        let answer = instance.run(shipment.batch(&meta, &columns)).await;
+        let answer = ship(&mut instance, batch, planned).await?;
         self.settings.telemetry.call(batch.rows(), start.elapsed(), instance.memory());
         let answer = match answer {
             Ok(Err(StageError::Bug(words))) => {
@@ -182,26 +189,35 @@ impl WasmStage {
                 return Ok(Err(fault));
             }
         };
+        let judged = match verdicts {
+            Ok(verdicts) => self.judge(batch, planned, verdicts, &mut instance.declared),
+            Err(error) => Err(self.settings.named(stage_error(error))),
+        };
         if instance.is_worn() {
             self.settings.telemetry.recycled();
         } else {
             self.instance = Some(instance);
         }
-        let verdicts = verdicts.map_err(|e| self.settings.named(stage_error(e)))?;
-        let outcome = self.judge(batch, planned, verdicts)?;
-        let output = resolve(batch, core_plan(planned), outcome)?;
+        let output = judged?;
         let rows = output.batches.iter().map(ChangeBatch::rows).sum();
         self.settings.telemetry.answered(rows, output.rejects.len());
         Ok(Ok(output))
     }
 
-    fn judge(&self, batch: &ChangeBatch, planned: &Planned, verdicts: Verdicts) -> Result<Outcome> {
+    fn judge(
+        &self,
+        batch: &ChangeBatch,
+        planned: &Planned,
+        verdicts: Verdicts,
+        declared: &mut Declared,
+    ) -> Result<StageOutput> {
         let bad_answer = |wrong| {
             let message = format!("its answer for {} rows of {}: {wrong}", batch.rows(), batch.schema.name);
             let hint = "it is a bug of the plugin: its answer does not fit the contract or its plan";
             self.settings.named(Error::halt("plugin.bad_answer", message).hint(hint))
         };
-        match (verdicts, &planned.work) {
+        let outcome = match (verdicts, &planned.work) {
+            (Verdicts::Parsed(parsed), _) => return of_parse(batch, parsed, declared).map_err(bad_answer),
             (Verdicts::Outcome(outcome), _) => of_transform(batch, planned, outcome).map_err(bad_answer),
             (Verdicts::Violations(violations), Work::Check { rules, .. }) => {
                 let judged = of_check(batch, rules, violations).map_err(bad_answer)?;
@@ -217,10 +233,9 @@ impl WasmStage {
                     }
                 }
             }
-            (Verdicts::Violations(_), Work::Transform { .. }) => {
-                Err(bad_answer("it judges, but planned to transform".to_string()))
-            }
-        }
+            (Verdicts::Violations(_), _) => Err(bad_answer("it judges, but planned something else".to_string())),
+        }?;
+        resolve(batch, core_plan(planned), outcome)
     }
 
     /// Runs the rows, and finds the changes that the plugin can not stand: they are refused, the rest goes on.
@@ -294,6 +309,18 @@ impl WasmStage {
         );
         self.refuse(&batch.slice(rows.start, rows.len()), planned, "row.too_large", &reason)
     }
+}
+
+/// One call into the plugin, with what it asked for.
+async fn ship(instance: &mut Instance, batch: &ChangeBatch, planned: &Planned) -> Result<Answer<Verdicts>> {
+    if let Work::Parse { raw, .. } = &planned.work {
+        let shipment = RawShipment::new(batch, raw)?;
+        let meta = shipment.meta();
+        return Ok(instance.parse(shipment.batch(&meta)).await);
+    }
+    let shipment = Shipment::new(batch, planned)?;
+    let (meta, columns) = shipment.params();
+    Ok(instance.run(planned, shipment.batch(&meta, &columns)).await)
 }
 
 fn merge(into: &mut StageOutput, from: StageOutput) {

@@ -9,7 +9,7 @@ use wit_bindgen_core::{Files, WorldGenerator};
 use wit_bindgen_core::wit_parser::Resolve;
 use wit_bindgen_rust::{Opts, WithOption};
 
-const ROLES: [&str; 2] = ["transform", "validator"];
+const ROLES: [&str; 4] = ["transform", "validator", "parser", "converter"];
 /// What the roles after the first take from it.
 const SHARED: [&str; 6] = ["types", "log", "metrics", "state", "lookup", "crypto"];
 

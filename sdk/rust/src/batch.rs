@@ -31,6 +31,16 @@ impl From<u8> for ChangeType {
 }
 
 impl ChangeType {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            ChangeType::Insert => 1,
+            ChangeType::UpdatePreimage => 2,
+            ChangeType::UpdatePostimage => 3,
+            ChangeType::Delete => 4,
+            ChangeType::Other(code) => code,
+        }
+    }
+
     /// "insert", "update_preimage", "update_postimage", "delete"; what a later contract adds is "other".
     pub fn name(self) -> &'static str {
         match self {

@@ -6,10 +6,18 @@
 /// Role `transform`, and the types and host interfaces that all roles share.
 #[rustfmt::skip]
 pub mod transform;
+/// Role `converter`.
+#[rustfmt::skip]
+pub mod converter;
+/// Role `parser`.
+#[rustfmt::skip]
+pub mod parser;
 /// Role `validator`.
 #[rustfmt::skip]
 pub mod validator;
 
+pub use converter::exports::millrace::plugin::converter as exports_converter;
+pub use parser::exports::millrace::plugin::parser as exports_parser;
 pub use transform::exports::millrace::plugin::transform as exports_transform;
 pub use transform::millrace::plugin::types;
 #[cfg(target_family = "wasm")]

@@ -3,10 +3,12 @@
 
 use std::cell::RefCell;
 
-use crate::bindings::{exports_transform, exports_validator, types};
+use crate::bindings::{exports_converter, exports_parser, exports_transform, exports_validator, types};
 use crate::config::Config;
+use crate::converter::{Conversion, Converter};
 use crate::error::Error;
-use crate::schema::Schema;
+use crate::parser::{Parsed, Parser};
+use crate::schema::{ColumnDef, Schema};
 use crate::transform::{Program, Transform, TransformPlan};
 use crate::validator::{CheckPlan, Checks, Validator};
 
@@ -33,6 +35,12 @@ pub struct TransformSlot<P>(RefCell<Option<Planned<P, Program>>>);
 
 /// Holds a plugin of role `validator`.
 pub struct ValidatorSlot<P>(RefCell<Option<Planned<P, Checks>>>);
+
+/// Holds a plugin of role `parser`.
+pub struct ParserSlot<P>(RefCell<Option<(P, Parsed)>>);
+
+/// Holds a plugin of role `converter`: a column's name, and what is done with it.
+pub struct ConverterSlot<P>(RefCell<Option<Planned<P, (String, Conversion)>>>);
 
 /// Sends a panic's message to the host's log before the instance dies: a trap alone does not say what was wrong.
 pub fn log_panics() {
@@ -116,6 +124,67 @@ impl<P: Validator> ValidatorSlot<P> {
     }
 }
 
+impl<P: Parser> ParserSlot<P> {
+    #[allow(clippy::new_without_default, reason = "const")]
+    pub const fn new() -> Self {
+        ParserSlot(RefCell::new(None))
+    }
+
+    pub fn configure(&self, json: String, pipeline: String) -> Result<(), types::StageError> {
+        log_panics();
+        let plugin = P::configure(&Config::new(json, pipeline))?;
+        *self.0.borrow_mut() = Some((plugin, Parsed::default()));
+        Ok(())
+    }
+
+    pub fn plan(&self) -> exports_parser::RawPlan {
+        let meta = P::META.iter().map(|name| (*name).to_string()).collect();
+        exports_parser::RawPlan { meta, ext: Vec::new() }
+    }
+
+    pub fn parse(&self, batch: exports_parser::RawBatch) -> Result<exports_parser::Parsed, types::StageError> {
+        let mut slot = self.0.borrow_mut();
+        let (plugin, parsed) = slot.as_mut().ok_or_else(unconfigured)?;
+        Ok(parsed.parse(plugin, batch)?)
+    }
+}
+
+impl<P: Converter> ConverterSlot<P> {
+    #[allow(clippy::new_without_default, reason = "const")]
+    pub const fn new() -> Self {
+        ConverterSlot(RefCell::new(None))
+    }
+
+    pub fn configure(&self, json: String, pipeline: String) -> Result<(), types::StageError> {
+        log_panics();
+        let plugin = P::configure(&Config::new(json, pipeline))?;
+        *self.0.borrow_mut() = Some(Planned { plugin, plans: Vec::new() });
+        Ok(())
+    }
+
+    pub fn plan(&self, id: u32, column: types::ColumnDef) -> Result<Option<types::DataType>, types::StageError> {
+        let mut slot = self.0.borrow_mut();
+        let planned = slot.as_mut().ok_or_else(unconfigured)?;
+        let column = ColumnDef::from(column);
+        let Some(conversion) = planned.plugin.plan(&column)? else { return Ok(None) };
+        let to = conversion.to();
+        planned.set(id, (column.name, conversion));
+        Ok(Some(to))
+    }
+
+    pub fn convert(
+        &self,
+        id: u32,
+        rows: u32,
+        input: types::Column,
+    ) -> Result<exports_converter::Converted, types::StageError> {
+        let slot = self.0.borrow();
+        let planned = slot.as_ref().ok_or_else(unconfigured)?;
+        let (name, conversion) = planned.get(id)?;
+        Ok(conversion.run(name, rows, input)?)
+    }
+}
+
 /// Exports a type that implements [`crate::Transform`] as the plugin of this crate. Name, version and description are the
 /// package's.
 #[macro_export]
@@ -189,6 +258,83 @@ macro_rules! validator {
             #[allow(dead_code)]
             fn exported(config: &$crate::Config) -> ::std::result::Result<$plugin, $crate::Error> {
                 <$plugin as $crate::Validator>::configure(config)
+            }
+        };
+    };
+}
+
+/// Exports a type that implements [`crate::Parser`] as the plugin of this crate. Name, version and description are the
+/// package's.
+#[macro_export]
+macro_rules! parser {
+    ($plugin:ty) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            use $crate::bindings::{exports_parser, types};
+    ::std::thread_local!(static SLOT: $crate::export::ParserSlot<$plugin> =
+                const { $crate::export::ParserSlot::new() });
+            struct Export;
+            $crate::__lifecycle!(parser, <$plugin as $crate::Parser>::CONFIG_SCHEMA);
+            impl exports_parser::Guest for Export {
+                fn plan(
+                    _: ::std::vec::Vec<::std::string::String>,
+                ) -> ::std::result::Result<exports_parser::RawPlan, types::StageError> {
+                    Ok(SLOT.with(|slot| slot.plan()))
+                }
+                fn parse(
+                    batch: exports_parser::RawBatch,
+                ) -> ::std::result::Result<exports_parser::Parsed, types::StageError> {
+                    SLOT.with(|slot| slot.parse(batch))
+                }
+            }
+    $crate::bindings::parser::export_parser!(Export with_types_in $crate::bindings::parser);
+        };
+        // Natively nothing is exported, but unit tests run the plugin: it is no dead code.
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            #[allow(dead_code)]
+            fn exported(config: &$crate::Config) -> ::std::result::Result<$plugin, $crate::Error> {
+                <$plugin as $crate::Parser>::configure(config)
+            }
+        };
+    };
+}
+
+/// Exports a type that implements [`crate::Converter`] as the plugin of this crate. Name, version and description are the
+/// package's.
+#[macro_export]
+macro_rules! converter {
+    ($plugin:ty) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            use $crate::bindings::{exports_converter, types};
+    ::std::thread_local!(static SLOT: $crate::export::ConverterSlot<$plugin> =
+                const { $crate::export::ConverterSlot::new() });
+            struct Export;
+            $crate::__lifecycle!(converter, <$plugin as $crate::Converter>::CONFIG_SCHEMA);
+            impl exports_converter::Guest for Export {
+                fn plan(
+                    id: u32,
+                    column: types::ColumnDef,
+                ) -> ::std::result::Result<::std::option::Option<types::DataType>, types::StageError> {
+                    SLOT.with(|slot| slot.plan(id, column))
+                }
+                fn convert(
+                    id: u32,
+                    rows: u32,
+                    input: types::Column,
+                ) -> ::std::result::Result<exports_converter::Converted, types::StageError> {
+                    SLOT.with(|slot| slot.convert(id, rows, input))
+                }
+            }
+    $crate::bindings::converter::export_converter!(Export with_types_in $crate::bindings::converter);
+        };
+        // Natively nothing is exported, but unit tests run the plugin: it is no dead code.
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = {
+            #[allow(dead_code)]
+            fn exported(config: &$crate::Config) -> ::std::result::Result<$plugin, $crate::Error> {
+                <$plugin as $crate::Converter>::configure(config)
             }
         };
     };

@@ -41,6 +41,11 @@ impl Out {
         Out { rows: 0, presence: None, cells, ty: ty.clone() }
     }
 
+    /// Of the column.
+    pub fn data_type(&self) -> &DataType {
+        &self.ty
+    }
+
     /// Sets a text, JSON, decimal or binary cell by appending to it; may be called several times for a row.
     #[inline]
     pub fn push_str(&mut self, text: &str) {
@@ -167,6 +172,29 @@ impl Out {
             let presence = self.presence.get_or_insert_with(|| vec![VALUE; row]);
             presence.resize(row, VALUE);
             presence.push(NULL);
+        }
+    }
+
+    /// Forgets the rows from this one on.
+    pub(crate) fn truncate(&mut self, rows: usize) {
+        if rows >= self.rows {
+            return;
+        }
+        self.rows = rows;
+        if let Some(presence) = &mut self.presence {
+            presence.truncate(rows);
+        }
+        match &mut self.cells {
+            Cells::Bools(v) => v.truncate(rows),
+            Cells::I32s(v) => v.truncate(rows),
+            Cells::I64s(v) => v.truncate(rows),
+            Cells::F32s(v) => v.truncate(rows),
+            Cells::F64s(v) => v.truncate(rows),
+            Cells::Fixed(v) => v.data.truncate(rows * v.width as usize),
+            Cells::Vars(v) => {
+                v.offsets.truncate(rows + 1);
+                v.data.truncate(v.offsets[rows] as usize);
+            }
         }
     }
 

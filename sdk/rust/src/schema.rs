@@ -143,6 +143,19 @@ impl From<types::TableSchema> for Schema {
     }
 }
 
+impl From<Schema> for types::TableSchema {
+    fn from(s: Schema) -> Self {
+        let images = match s.images {
+            Images::None => 0,
+            Images::Key => 1,
+            Images::Full => 2,
+        };
+        let columns = s.columns.into_iter().map(types::ColumnDef::from).collect();
+        let (namespace, table, ext) = (s.namespace, s.table, Vec::new());
+        types::TableSchema { connector: s.connector, namespace, table, registry_ref: None, images, ext, columns }
+    }
+}
+
 impl From<types::ColumnDef> for ColumnDef {
     fn from(c: types::ColumnDef) -> Self {
         let types::ColumnDef { name, ty, nullable, key, source_type, ext } = c;

@@ -4,6 +4,8 @@
 //! binary is hexadecimal, timestamps and dates are the numbers that the contract sends. Row `n`, counted from 1, has the position
 //! `n` and was committed `n` seconds after 1970.
 
+mod raw;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -22,6 +24,8 @@ use crate::out::Out;
 use crate::schema::{ColumnDef, DataType};
 use crate::transform::Transform;
 use crate::validator::Validator;
+
+pub use raw::{Ending, Messages};
 
 /// What the plugin logged and counted.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -225,7 +229,7 @@ impl Case {
 
     fn batch(&self, reads: &[u16], rows: &[(ChangeType, Map<String, Json>)]) -> types::Batch {
         let columns = reads.iter().map(|&i| cells_of(&self.schema.columns[usize::from(i)], rows).0).collect();
-        let change_types = rows.iter().map(|(change, _)| code(*change)).collect();
+        let change_types = rows.iter().map(|(change, _)| change.code()).collect();
         types::Batch {
             schema: 1,
             partition: 0,
@@ -250,16 +254,6 @@ fn show(error: types::StageError) -> String {
 
 fn seen() -> Seen {
     HOST.with_borrow(|host| host.seen.clone())
-}
-
-fn code(change: ChangeType) -> u8 {
-    match change {
-        ChangeType::Insert => 1,
-        ChangeType::UpdatePreimage => 2,
-        ChangeType::UpdatePostimage => 3,
-        ChangeType::Delete => 4,
-        ChangeType::Other(code) => code,
-    }
 }
 
 fn meta(name: &str, before: usize, rows: usize) -> types::Column {
@@ -318,7 +312,8 @@ fn json(value: Value<'_>) -> Json {
         Value::Int(v) | Value::Time(v) => v.into(),
         Value::UInt(v) => v.into(),
         Value::Float(v) => v.into(),
-        Value::Date(v) | Value::Timestamp(v) | Value::TimestampTz(v) => v.to_i64().into(),
+        Value::Date(v) => v.to_i32().into(),
+        Value::Timestamp(v) | Value::TimestampTz(v) => v.to_i64().into(),
         Value::Json(v) => serde_json::from_str(v).unwrap_or(Json::Null),
         other => other.to_string().into(),
     }

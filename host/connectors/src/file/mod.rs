@@ -1,4 +1,4 @@
-//! Lines of Debezium envelopes, or of Kafka records around them, in files.
+//! Lines of Debezium envelopes, or of Kafka records around them, in files; or lines as raw messages.
 //!
 //! Each line is a commit of its own. Order: (number of the line over all files, 1). Token: file, place in it and what
 //! the decoder knows of the tables, as JSON; that makes a restart read every line as it was read before.
@@ -11,6 +11,7 @@
 
 mod lines;
 mod paths;
+mod raw;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -48,13 +49,29 @@ pub enum Compression {
     Zstd,
 }
 
-/// Change events from files: a Debezium envelope, or a Kafka record around one, a line.
+/// What a line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// A change event: a Debezium envelope, or a Kafka record around one.
+    #[default]
+    Debezium,
+    /// A raw message for a parser plugin, without a key.
+    Lines,
+    /// A Kafka record as JSON, whose key and value are a raw message for a parser plugin.
+    Records,
+}
+
+/// Change events from files: a Debezium envelope, or a Kafka record around one, a line. Or raw messages for a parser.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
     /// A file, or several: `*` and `?` may stand in the last part of the path. They are read one after the other, by
     /// name, and must stay as they are (but for growing, where they are followed).
     pub path: PathBuf,
+    /// What a line is.
+    #[serde(default)]
+    pub format: Format,
     /// How the files are compressed.
     #[serde(default)]
     pub compression: Compression,
@@ -69,7 +86,13 @@ pub struct FileConfig {
 impl FileConfig {
     /// One file, read to its end.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), compression: Compression::Auto, follow: false, keys: BTreeMap::new() }
+        Self {
+            path: path.into(),
+            format: Format::Debezium,
+            compression: Compression::Auto,
+            follow: false,
+            keys: BTreeMap::new(),
+        }
     }
 
     /// Errors: `file.follow` where zstd is to be followed.
@@ -221,7 +244,7 @@ impl FileSource {
                     self.line += 1;
                     taken += 1;
                     let place = Place { file: path, file_line, order: Order::new(self.line as i64, 1) };
-                    take(line, &place, &mut self.decoder, into)?;
+                    take(line, &place, self.config.format, &mut self.decoder, into)?;
                     if into.has_closed() {
                         break;
                     }
@@ -287,11 +310,15 @@ struct Place<'a> {
     order: Order,
 }
 
-fn take(line: &[u8], place: &Place<'_>, decoder: &mut Decoder, into: &mut CutBuilder) -> Result<()> {
+fn take(line: &[u8], place: &Place<'_>, format: Format, decoder: &mut Decoder, into: &mut CutBuilder) -> Result<()> {
     if line.iter().all(u8::is_ascii_whitespace) {
         return Ok(());
     }
-    match decode(line, place.order, decoder, into) {
+    let taken = match format {
+        Format::Debezium => decode(line, place.order, decoder, into),
+        Format::Lines | Format::Records => raw::append(line, format, place, into),
+    };
+    match taken {
         Ok(()) => Ok(()),
         Err(Failure::Engine(error)) => Err(error),
         Err(Failure::Message(why)) => bad_line(line, place, &why, into),

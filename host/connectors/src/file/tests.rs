@@ -216,6 +216,41 @@ fn what_is_not_there_or_not_the_same_is_named() {
 }
 
 #[test]
+fn lines_and_records_are_raw_messages_for_a_parser() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("t.txt");
+    std::fs::write(&path, b"1,a\r\n\n2,\xff\n").expect("a file");
+    let batches = read_to_end(&FileConfig { format: Format::Lines, ..FileConfig::new(&path) });
+    let file = path.to_string_lossy();
+    let line = |line: u64, value: &str| json!({ "file": file, "line": line, "value": value });
+    assert_eq!(rows(&batches), [line(1, "\\x312c61"), line(3, "\\x322cff")]);
+    assert_eq!(batches[0].origin.source, SourceKey::new("file.lines"));
+
+    let text = [
+        r#"{"topic":"a","partition":1,"offset":7,"timestamp":1000,"headers":[],"key":{"id":1},"value":"x"}"#,
+        r#"{"topic":"a","key":"k","payload":null}"#,
+        r#"{"key":"k"}"#,
+    ];
+    std::fs::write(&path, text.join("\n")).expect("a file");
+    let batches = read_to_end(&FileConfig { format: Format::Records, ..FileConfig::new(&path) });
+    let [records, bad] = &batches[..] else { panic!("two tables: {batches:?}") };
+    assert_eq!(
+        rows(std::slice::from_ref(records)),
+        [
+            json!({
+                "topic": "a", "key": "\\x7b226964223a317d", "value": "\\x78", "partition": 1, "offset": 7,
+                "timestamp": "1970-01-01T00:00:01Z", "headers": [],
+            }),
+            json!({
+                "topic": "a", "key": "\\x6b", "value": null, "partition": null, "offset": null, "timestamp": null, "headers": null,
+            }),
+        ]
+    );
+    assert_eq!((&*records.schema.name.table, records.commit_time(0)), ("records", 1_000_000));
+    assert_eq!(&*bad.schema.name.table, "bad_lines");
+}
+
+#[test]
 fn an_empty_file_ends_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("t.ndjson");

@@ -132,6 +132,7 @@ async fn outputs(stages: &mut [Box<dyn Stage>], schema: &Arc<TableSchema>) -> Re
         for form in forms {
             let plan = if stage.spec().sees(&form.name.to_string()) { stage.plan(&form).await? } else { None };
             match plan {
+                Some(plan) if plan.parses => {}
                 Some(plan) => {
                     next.push(plan.output);
                     next.extend(plan.shapes);

@@ -89,7 +89,14 @@ impl Stage for SimStage {
 
     async fn plan(&mut self, schema: &Arc<TableSchema>) -> Result<Option<StagePlan>> {
         let output = self.output(schema);
-        Ok(Some(StagePlan { reads: Vec::new(), writes: Vec::new(), effects: Vec::new(), output, shapes: Vec::new() }))
+        Ok(Some(StagePlan {
+            reads: Vec::new(),
+            writes: Vec::new(),
+            effects: Vec::new(),
+            output,
+            shapes: Vec::new(),
+            parses: false,
+        }))
     }
 
     async fn apply(&mut self, batch: &ChangeBatch) -> Result<StageOutput> {

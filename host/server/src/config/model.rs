@@ -67,7 +67,7 @@ pub struct SourceEntry {
     /// Shop data from a seed, for demos, tests and measurements.
     #[serde(default)]
     pub generator: Option<millrace_connectors::generator::GeneratorConfig>,
-    /// Debezium envelopes from NDJSON files, plain or zstd.
+    /// Debezium envelopes from NDJSON files, plain or zstd; or lines and Kafka records as raw messages for a parser.
     #[serde(default)]
     pub file: Option<millrace_connectors::file::FileConfig>,
 }

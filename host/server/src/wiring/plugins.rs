@@ -11,8 +11,8 @@ use crate::config::problem::{alternatives, nearest};
 pub const FOLDER_VARIABLE: &str = "MILLRACE_PLUGINS";
 
 /// Plugins that come with the host.
-pub const FIRST_PARTY: [&str; 8] =
-    ["mask", "rules", "cast-rename", "filter", "route", "flatten", "insert-field", "timestamp"];
+pub const FIRST_PARTY: [&str; 10] =
+    ["mask", "rules", "cast-rename", "filter", "route", "flatten", "insert-field", "timestamp", "csv", "debezium"];
 
 /// The file of a plugin: a path (with a `/` or `.wasm` at its end) counts from the pipeline file's folder; a name is
 /// looked for among the first-party plugins.

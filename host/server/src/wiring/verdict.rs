@@ -1,8 +1,12 @@
 //! What the plugins of a file say of it: whether they load, and whether their configuration is right.
 
+use millrace_connectors::file::Format;
+use millrace_core::Error;
+use millrace_wasm::Role;
 use serde_json::Value;
 
 use super::{PluginRuntime, configure, runtime};
+use crate::config::model::SourceEntry;
 use crate::config::problem::{Problem, Problems};
 use crate::config::{Loaded, check};
 
@@ -26,6 +30,12 @@ async fn check_stage(loaded: &Loaded, index: usize, plugins: &PluginRuntime) -> 
         Ok(inspection) => inspection,
         Err(error) => return vec![loaded.problem(&["stages", &at, "plugin"], &error)],
     };
+    if inspection.role == Role::Parser.name() && !gives_raw_messages(&loaded.config.source) {
+        let error =
+            Error::config("stage.no_raw_source", "it is a parser, and the source gives changes, no raw messages")
+                .hint("read raw messages: `source: { file: { format: lines } }`, or records");
+        return vec![loaded.problem(&["stages", &at, "plugin"], &error)];
+    }
     if inspection.config_schema.is_object() {
         let problems = config_problems(loaded, &at, &inspection.config_schema);
         if !problems.is_empty() {
@@ -41,6 +51,11 @@ async fn check_stage(loaded: &Loaded, index: usize, plugins: &PluginRuntime) -> 
         Ok(_) => Vec::new(),
         Err(error) => vec![loaded.problem(&["stages", &at, runtime::blames(error.code)], &error)],
     }
+}
+
+/// Whether a parser finds something to parse.
+fn gives_raw_messages(source: &SourceEntry) -> bool {
+    source.file.as_ref().is_some_and(|file| matches!(file.format, Format::Lines | Format::Records))
 }
 
 /// The stage's `config` against the schema that the plugin brings.

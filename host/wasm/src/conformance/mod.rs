@@ -20,7 +20,7 @@ use crate::runtime::{RuntimeOptions, WasmRuntime};
 use case::{Case, File};
 
 /// The cases, by file: they come with the host, so that a plugin's author needs the binary alone.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
     ("types", include_str!("../../../../sdk/conformance/cases/types.json")),
     ("cells", include_str!("../../../../sdk/conformance/cases/cells.json")),
     ("columns", include_str!("../../../../sdk/conformance/cases/columns.json")),
@@ -28,6 +28,8 @@ const FILES: [(&str, &str); 7] = [
     ("verdicts", include_str!("../../../../sdk/conformance/cases/verdicts.json")),
     ("faults", include_str!("../../../../sdk/conformance/cases/faults.json")),
     ("validator", include_str!("../../../../sdk/conformance/cases/validator.json")),
+    ("parser", include_str!("../../../../sdk/conformance/cases/parser.json")),
+    ("converter", include_str!("../../../../sdk/conformance/cases/converter.json")),
 ];
 
 /// How one case went.
@@ -64,7 +66,7 @@ pub async fn run(component: &[u8], cache: Option<PathBuf>, only: &str) -> Result
         false => Ok(verdicts),
         true => {
             Err(Error::config("plugin.no_cases", format!("there is no case for a {role} whose name contains `{only}`"))
-                .hint("the kit has cases for components that are a transform or a validator"))
+                .hint("leave `--only` out to run all cases of its role"))
         }
     }
 }
@@ -92,7 +94,11 @@ mod tests {
             let any =
                 expect.rows.is_some() || expect.rejects.is_some() || expect.count.is_some() || expect.error.is_some();
             assert!(any, "{file}: {} expects nothing", case.name);
-            assert!(["transform", "validator"].contains(&case.role.as_str()), "{file}: {}", case.name);
+            assert!(
+                ["transform", "validator", "parser", "converter"].contains(&case.role.as_str()),
+                "{file}: {}",
+                case.name
+            );
         }
         names.sort();
         names.dedup();

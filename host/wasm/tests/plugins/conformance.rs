@@ -25,6 +25,12 @@ async fn the_rust_sdk_passes_the_conformance_kit_for_validators() {
 }
 
 #[tokio::test]
+async fn the_rust_sdk_passes_the_conformance_kit_for_parsers_and_converters() {
+    passes("conformance-parser", 9).await;
+    passes("conformance-converter", 9).await;
+}
+
+#[tokio::test]
 async fn a_plugin_that_does_something_else_fails_the_kit() {
     let verdicts = conformance::run(&component("cast-rename"), None, "columns: ").await.expect("the kit ran");
     assert!(verdicts.iter().any(|v| v.wrong.is_some()), "{verdicts:?}");

@@ -122,7 +122,10 @@ async fn rows_get_what_the_event_offers() {
     let output = apply("insert-field", config, grants(&[], &["op", "at", "place", "shop"]), &batch).await;
     let lines = lines(&output);
     assert!(lines[0].contains(r#""op":"insert""#) && lines[1].contains(r#""op":"delete""#), "{lines:?}");
-    assert!(lines[0].contains(r#""at":"1970-01-01T00:00:00.001000Z""#) && lines[0].contains(r#""shop":"eu""#), "{lines:?}");
+    assert!(
+        lines[0].contains(r#""at":"1970-01-01T00:00:00.001000Z""#) && lines[0].contains(r#""shop":"eu""#),
+        "{lines:?}"
+    );
     assert!(lines[1].contains(&format!(r#""place":"{}""#, batch.order(1).to_sortable())), "{lines:?}");
 }
 

@@ -8,7 +8,8 @@
 pub mod millrace {
     pub mod plugin {
         /// Each host interface is one capability. A component that does not import it can not use it;
-        /// one that imports it without a grant in the pipeline YAML does not load.
+        /// one that imports what the host does not offer does not load. Where grants go by name (a key, a table) a call with a name
+        /// that the pipeline YAML does not grant answers `not-granted`, so that a plugin whose config needs no key needs no grant.
         /// always granted; rate-limited and size-capped by the host
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod log {
