@@ -10,7 +10,7 @@ use support::Place;
 #[test]
 fn every_verb_answers_help_with_an_example() {
     let place = Place::new();
-    let verbs: [&[&str]; 13] = [
+    let verbs: [&[&str]; 14] = [
         &[],
         &["run"],
         &["test"],
@@ -19,6 +19,7 @@ fn every_verb_answers_help_with_an_example() {
         &["plugin", "inspect"],
         &["plugin", "build"],
         &["plugin", "test"],
+        &["plugin", "bench"],
         &["dlq", "ls"],
         &["resnapshot"],
         &["maintain"],

@@ -11,6 +11,7 @@
 
 mod answer;
 mod batch;
+mod bench;
 mod bindings;
 mod cache;
 mod component;
@@ -33,6 +34,7 @@ mod stage;
 mod telemetry;
 mod wasi;
 
+pub use bench::Measured;
 pub use component::{Role, digest};
 pub use componentize::componentize;
 pub use keys::Keys;

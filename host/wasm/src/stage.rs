@@ -108,6 +108,11 @@ impl WasmStage {
         Self { settings, instance: Some(instance), plans: Vec::new(), next_id: 1 }
     }
 
+    /// Bytes that its instance holds; 0 where it has none.
+    pub(crate) fn memory(&self) -> usize {
+        self.instance.as_ref().map_or(0, Instance::memory)
+    }
+
     /// Lets go of the instance: the next call is made on a fresh one, which must plan the same.
     pub(crate) fn renew(&mut self) {
         self.instance = None;

@@ -91,7 +91,7 @@ impl Condition {
     /// A range is for numbers.
     pub fn fits(&self, column: &ColumnDef) -> Result<(), String> {
         match self.range.is_some() && !is_number(&column.ty) {
-            true => Err(format!("column {} is {:?}, a range is for numbers", column.name, column.ty)),
+            true => Err(format!("column {} is {}, a range is for numbers", column.name, column.ty)),
             false => Ok(()),
         }
     }

@@ -48,7 +48,7 @@ pub fn put(
         Some(raw) => {
             let shown = || raw.chars().take(40).collect::<String>();
             value(cell, encoding, raw).ok_or_else(|| {
-                Reject::new("debezium.value", format!("{}: {} is no {:?}", column.name, shown(), column.ty))
+                Reject::new("debezium.value", format!("{}: {} is no {}", column.name, shown(), column.ty))
             })?;
         }
         None if unsent => cell.set_not_sent(),

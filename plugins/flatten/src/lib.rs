@@ -83,13 +83,13 @@ impl Transform for Flatten {
         Ok(Flatten { columns, drop, on_mismatch })
     }
 
-    fn plan(&self, schema: &Schema, plan: &mut TransformPlan) -> Result<(), Error> {
+    fn plan(&self, _: &Schema, plan: &mut TransformPlan) -> Result<(), Error> {
         let mut sources = Vec::new();
         for (name, fields) in &self.columns {
             let Some(column) = plan.column(name) else { continue };
             let ty = &plan.definition(column).ty;
             if !matches!(ty, DataType::Json | DataType::Text) {
-                return Err(Error::schema(format!("{}: column {name} is {ty:?}, no JSON", schema.full_name())));
+                return Err(Error::schema(format!("column {name} is {ty}, no JSON")));
             }
             let input = plan.read(column);
             let outputs = fields
@@ -158,7 +158,7 @@ impl Field {
             }
             false => json,
         };
-        let misfit = || Reject::new("flatten.type", format!("{} is {json}, no {:?}", self.path, self.ty));
+        let misfit = || Reject::new("flatten.type", format!("{} is {json}, no {}", self.path, self.ty));
         match &self.ty {
             DataType::Json => out.push_str(json),
             DataType::Text => out.push_str(text),
@@ -258,7 +258,7 @@ mod tests {
             (json!({ "columns": { "payload": { "a": "money" } } }), "columns.payload.a: there is no type \"money\""),
             (json!({ "columns": { "payload": { "a": "date" } } }), "columns.payload.a: no date: take text"),
             (json!({ "columns": { "payload": { "a[x]": "text" } } }), "columns.payload.a[x]:"),
-            (json!({ "columns": { "id": { "a": "text" } } }), "column id is Int64, no JSON"),
+            (json!({ "columns": { "id": { "a": "text" } } }), "column id is int64, no JSON"),
         ] {
             let error = events(config.clone(), &[]).expect_err("refused");
             assert!(error.contains(part), "{config}: {error}");

@@ -76,10 +76,7 @@ impl Transform for InsertField {
         let mut columns: Vec<(Output, Source)> = Vec::new();
         for (name, field) in &self.fields {
             if schema.column(name).is_some() {
-                return Err(Error::schema(format!(
-                    "{} has a column {name} already: give the new one another name",
-                    schema.full_name()
-                )));
+                return Err(Error::schema(format!("there is a column {name} already: give the new one another name")));
             }
             let (ty, source) = match field {
                 Field::Constant(constant) => constant.read().map_err(Error::config)?,
@@ -114,7 +111,7 @@ impl Constant {
             (None, Json::Array(_) | Json::Object(_)) => DataType::Json,
             (None, Json::Null) => return Err("a constant has a value".to_string()),
         };
-        let misfit = || format!("{} is no {ty:?}", self.value);
+        let misfit = || format!("{} is no {ty}", self.value);
         let integer = |least: i64, most: i64| {
             let value = self.value.as_i64().filter(|v| (least..=most).contains(v));
             value.map(Source::Int).ok_or_else(misfit)
@@ -133,7 +130,7 @@ impl Constant {
                 let digits = u8::try_from(*scale).map_err(|_| misfit())?;
                 Source::Int(scaled_text(text().as_bytes(), digits).ok_or_else(misfit)?)
             }
-            other => return Err(format!("a constant can not be {other:?}: use text, json, a number or a boolean")),
+            other => return Err(format!("a constant can not be {other}: use text, json, a number or a boolean")),
         };
         Ok((ty, source))
     }
@@ -206,10 +203,10 @@ mod tests {
     fn configs_that_make_no_sense_are_refused() {
         for (config, part) in [
             (json!({ "a": { "value": null } }), "a: a constant has a value"),
-            (json!({ "a": { "value": 300, "type": "int8" } }), "a: 300 is no Int8"),
-            (json!({ "a": { "value": 1, "type": "uuid" } }), "can not be Uuid"),
+            (json!({ "a": { "value": 300, "type": "int8" } }), "a: 300 is no int8"),
+            (json!({ "a": { "value": 1, "type": "uuid" } }), "can not be uuid"),
             (json!({ "a": { "value": 1, "type": "number" } }), "there is no type \"number\""),
-            (json!({ "id": "op" }), "public.orders has a column id already"),
+            (json!({ "id": "op" }), "there is a column id already"),
             (json!({ "a": "clock" }), "config:"),
         ] {
             let error = run(config.clone()).expect_err("refused");

@@ -67,14 +67,14 @@ impl Transform for Route {
         match self {
             Route::Values { column, to, default } => {
                 let (to, default) = (to.clone(), default.clone());
-                by_row(plan, &[column], schema, move |row, inputs| {
+                by_row(plan, &[column], move |row, inputs| {
                     let text = row.get(inputs[0]).value()?.to_string();
                     to.get(&text).or(default.as_ref()).cloned()
                 })
             }
             Route::Pattern { column, regex, to, default } => {
                 let (regex, to, default) = (regex.clone(), to.clone(), default.clone());
-                by_row(plan, &[column], schema, move |row, inputs| {
+                by_row(plan, &[column], move |row, inputs| {
                     let text = row.get(inputs[0]).value()?.to_string();
                     expand(&regex, &text, &to).or_else(|| default.clone())
                 })
@@ -82,7 +82,7 @@ impl Transform for Route {
             Route::Template(pieces) => by_template(pieces, schema, plan),
             Route::Table { regex, to } => {
                 if let Some(name) = expand(regex, &schema.table, to) {
-                    checked(&name).map_err(|e| Error::config(format!("{}: {e}", schema.full_name())))?;
+                    checked(&name).map_err(Error::config)?;
                     plan.rename_table(name);
                 }
                 Ok(())
@@ -122,7 +122,7 @@ fn by_template(pieces: &[Piece<String>], schema: &Schema, plan: &mut TransformPl
             }
         });
     }
-    by_row(plan, &columns, schema, move |row, inputs| {
+    by_row(plan, &columns, move |row, inputs| {
         let mut name = String::new();
         for piece in &bound {
             match piece {
@@ -144,14 +144,11 @@ fn expand(regex: &Regex, text: &str, to: &str) -> Option<String> {
 fn by_row(
     plan: &mut TransformPlan,
     columns: &[&String],
-    schema: &Schema,
     name: impl Fn(&Row<'_, '_>, &[Input]) -> Option<String> + 'static,
 ) -> Result<(), Error> {
     let read = |column: &&String| {
-        let found = plan.column(column).ok_or_else(|| {
-            Error::schema(format!("{} has no column {column} that the route may read", schema.full_name()))
-        });
-        found.map(|column| plan.read(column))
+        let found = plan.column(column).map(|column| plan.read(column));
+        found.ok_or_else(|| Error::schema(format!("there is no column {column} that the route may read")))
     };
     let inputs = columns.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     plan.may_route();

@@ -129,7 +129,7 @@ impl fmt::Display for Form {
             Form::Unix(_) => f.write_str("unix_ns"),
             Form::Iso8601 => f.write_str("iso8601"),
             Form::Text(format) => write!(f, "{format:?}"),
-            Form::Column(ty) => write!(f, "{ty:?}"),
+            Form::Column(ty) => write!(f, "{ty}"),
         }
     }
 }

@@ -53,18 +53,16 @@ impl Transform for Timestamp {
         fields.into_iter().map(read).collect::<Result<_, _>>().map(Timestamp)
     }
 
-    fn plan(&self, schema: &Schema, plan: &mut TransformPlan) -> Result<(), Error> {
+    fn plan(&self, _: &Schema, plan: &mut TransformPlan) -> Result<(), Error> {
         for (name, conversion) in &self.0 {
             let Some(column) = plan.column(name) else { continue };
             let ty = plan.definition(column).ty.clone();
-            let (from, to) = conversion
-                .forms(&ty)
-                .map_err(|e| Error::schema(format!("{}: column {name} is {ty:?}{e}", schema.full_name())))?;
+            let (from, to) = conversion.forms(&ty).map_err(|e| Error::schema(format!("column {name} is {ty}{e}")))?;
             let truncate = conversion.truncate;
             plan.convert::<Any>(column, to.data_type(), move |value, out| {
                 let moment = from
                     .read(&value)
-                    .ok_or_else(|| Reject::new("timestamp.invalid", format!("{value:?} is no {from}")))?;
+                    .ok_or_else(|| Reject::new("timestamp.invalid", format!("{value} is no {from}")))?;
                 put(moment, truncate, &to, out)
             });
         }
@@ -232,9 +230,9 @@ mod tests {
             (DataType::Text, json!({ "from": "unix" }), "c.from: \"unix\" is no form"),
             (DataType::Text, json!({ "to": "%Q" }), "c.to: \"%Q\" has a part that nobody knows"),
             (DataType::Text, json!({ "from": "date" }), "c.from: a column's own type"),
-            (DataType::Int64, json!({ "to": "date" }), "column c is Int64: write `from: unix_s`"),
-            (DataType::Date, json!({ "from": "unix_s" }), "column c is Date, so leave `from` out"),
-            (DataType::Uuid, json!({ "to": "date" }), "column c is Uuid, which holds no point in time"),
+            (DataType::Int64, json!({ "to": "date" }), "column c is int64: write `from: unix_s`"),
+            (DataType::Date, json!({ "from": "unix_s" }), "column c is date, so leave `from` out"),
+            (DataType::Uuid, json!({ "to": "date" }), "column c is uuid, which holds no point in time"),
         ] {
             let error = fate(ty, config.clone(), Json::Null).expect_err("refused");
             assert!(error.contains(part), "{config}: {error}");

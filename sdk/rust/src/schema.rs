@@ -119,6 +119,36 @@ impl DataType {
     }
 }
 
+/// As [`DataType::parse`] reads it.
+impl std::fmt::Display for DataType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = match self {
+            DataType::Boolean => "boolean",
+            DataType::Int8 => "int8",
+            DataType::Int16 => "int16",
+            DataType::Int32 => "int32",
+            DataType::Int64 => "int64",
+            DataType::UInt64 => "uint64",
+            DataType::Float32 => "float32",
+            DataType::Float64 => "float64",
+            DataType::Decimal { precision: 0, .. } => "decimal",
+            DataType::Decimal64 { precision, scale } | DataType::Decimal { precision, scale } => {
+                return write!(f, "decimal({precision},{scale})");
+            }
+            DataType::Text => "text",
+            DataType::Binary => "binary",
+            DataType::Uuid => "uuid",
+            DataType::Date => "date",
+            DataType::Time => "time",
+            DataType::Timestamp => "timestamp",
+            DataType::TimestampTz => "timestamp_tz",
+            DataType::Json => "json",
+            DataType::Other(name) => name,
+        };
+        f.write_str(name)
+    }
+}
+
 impl Schema {
     /// The column of this name, if the pipeline granted it.
     pub fn column(&self, name: &str) -> Option<&ColumnDef> {
@@ -234,5 +264,8 @@ mod tests {
         assert_eq!(DataType::parse("decimal(10, 2)"), Some(DataType::Decimal64 { precision: 10, scale: 2 }));
         assert_eq!(DataType::parse("decimal(38,2)"), Some(DataType::Decimal { precision: 38, scale: 2 }));
         assert_eq!(DataType::parse("money"), None);
+        for name in ["boolean", "int8", "uint64", "float32", "decimal(10,2)", "decimal(38,4)", "timestamp_tz", "json"] {
+            assert_eq!(DataType::parse(name).map(|ty| ty.to_string()).as_deref(), Some(name));
+        }
     }
 }

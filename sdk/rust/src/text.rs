@@ -15,7 +15,7 @@ impl Out {
     /// The text is none of that type, or does not fit: `text.invalid`.
     pub fn set_text(&mut self, text: &str) -> Result<(), Reject> {
         let ty = self.data_type().clone();
-        self.put_text(text, &ty).ok_or_else(|| Reject::new("text.invalid", format!("{text:?} is no {ty:?}")))
+        self.put_text(text, &ty).ok_or_else(|| Reject::new("text.invalid", format!("{text:?} is no {ty}")))
     }
 
     fn put_text(&mut self, text: &str, ty: &DataType) -> Option<()> {

@@ -7,7 +7,9 @@ mod dlq;
 mod generate;
 mod maintain;
 mod plugin;
+mod plugin_bench;
 mod plugin_new;
+mod plugin_test;
 mod report;
 mod resnapshot;
 mod run;
@@ -75,6 +77,7 @@ pub fn main() -> ExitCode {
         Verb::Validate(args) => (Threads::One, args.json),
         Verb::Plugin(plugin::Verb::Inspect(args)) => (Threads::One, args.json),
         Verb::Plugin(plugin::Verb::Test(args)) => (Threads::One, args.json),
+        Verb::Plugin(plugin::Verb::Bench(args)) => (Threads::One, args.json),
         Verb::Dlq(dlq::Verb::Ls(args)) => (Threads::Many, args.json),
         Verb::Resnapshot(_) => (Threads::Many, false),
         Verb::Maintain(args) => (Threads::Many, args.json),
@@ -101,7 +104,8 @@ impl Verb {
             Verb::Validate(args) => validate::perform(&args).await,
             Verb::Plugin(plugin::Verb::Inspect(args)) => plugin::inspect(&args).await,
             Verb::Plugin(plugin::Verb::New(args)) => plugin_new::perform(&args),
-            Verb::Plugin(plugin::Verb::Test(args)) => plugin::test(&args).await,
+            Verb::Plugin(plugin::Verb::Test(args)) => plugin_test::perform(&args).await,
+            Verb::Plugin(plugin::Verb::Bench(args)) => plugin_bench::perform(&args).await,
             Verb::Plugin(plugin::Verb::Build(args)) => plugin::build(&args),
             Verb::Dlq(dlq::Verb::Ls(args)) => dlq::ls(&args).await,
             Verb::Resnapshot(args) => resnapshot::perform(&args).await,

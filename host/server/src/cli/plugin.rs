@@ -18,7 +18,8 @@ pub(super) enum Verb {
     New(super::plugin_new::Args),
     Inspect(InspectArgs),
     Build(BuildArgs),
-    Test(TestArgs),
+    Test(super::plugin_test::Args),
+    Bench(super::plugin_bench::Args),
 }
 
 /// Says what a plugin is: name, version, role, what it imports, its digest and the schema of its configuration
@@ -34,7 +35,7 @@ pub(super) struct InspectArgs {
 }
 
 /// A component's bytes, by its file or its name.
-fn read(plugin: &str) -> Result<(PathBuf, Vec<u8>)> {
+pub(super) fn read(plugin: &str) -> Result<(PathBuf, Vec<u8>)> {
     let path = match PathBuf::from(plugin) {
         file if file.is_file() => file,
         _ => plugins::find(plugin, &std::env::current_dir().unwrap_or_default())?,
@@ -103,39 +104,4 @@ pub(super) fn build(args: &BuildArgs) -> Result<Outcome> {
     })?;
     say(format_args!("{}: {} kB", args.output.display(), component.len() / 1000));
     Ok(Outcome::Done)
-}
-
-/// Runs the conformance kit on the kit's plugin of an SDK: what each operation of the SDK must come to
-///
-/// Each case runs cut at 1, 7 and 1,000 changes and on fresh instances, and all answers must be equal byte for byte.
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  millrace plugin test --conformance ./conformance.wasm\n  119 passed, 0 failed\n\n\
-                  To test a plugin of your own, give the pipeline file that uses it `tests:` and run `millrace test`.")]
-pub(super) struct TestArgs {
-    /// The component: a plugin that does what sdk/conformance/README.md says
-    #[arg(long, value_name = "PLUGIN")]
-    conformance: String,
-    /// Only cases whose name contains this
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    only: String,
-    /// Print one JSON object instead of lines
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
-pub(super) async fn test(args: &TestArgs) -> Result<Outcome> {
-    let (path, bytes) = read(&args.conformance)?;
-    let verdicts =
-        PluginRuntime::start()?.conformance(&bytes, &args.only).await.map_err(|e| e.context(path.display()))?;
-    let failed = verdicts.iter().filter(|v| v.wrong.is_some()).count();
-    let passed = verdicts.len() - failed;
-    if args.json {
-        say(json!({ "passed": passed, "failed": failed, "cases": verdicts }));
-    } else {
-        for (case, wrong) in verdicts.iter().filter_map(|v| Some((&v.case, v.wrong.as_ref()?))) {
-            say(format_args!("FAIL  {case}\n      {}", wrong.replace('\n', "\n      ")));
-        }
-        say(format_args!("{passed} passed, {failed} failed"));
-    }
-    Ok(if failed == 0 { Outcome::Done } else { Outcome::Failed })
 }

@@ -68,9 +68,10 @@ async fn run(loaded: &Loaded, plugins: &PluginRuntime) -> Result<Vec<Report>> {
     Ok(reports)
 }
 
-fn show(pipeline: &str, report: &Report) {
+/// One line, and what differs; `whose`: the pipeline's or the plugin's name.
+pub(super) fn show(whose: &str, report: &Report) {
     let word = if report.passed { "ok   " } else { "FAIL " };
-    say(format_args!("{word} {pipeline}: {}", report.name));
+    say(format_args!("{word} {whose}: {}", report.name));
     if let Some(error) = &report.error {
         say(format_args!("      {}", error.replace('\n', "\n      ")));
     }

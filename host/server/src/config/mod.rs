@@ -109,7 +109,8 @@ fn read(file: &Path, problems: &mut Problems) -> Option<Loaded> {
     Some(Loaded { file: file.to_owned(), folder, config, tree, warnings: Vec::new() })
 }
 
-fn folder_of(file: &Path) -> PathBuf {
+/// Absolute, where that can be found out.
+pub(crate) fn folder_of(file: &Path) -> PathBuf {
     let parent = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     parent.canonicalize().unwrap_or_else(|_| parent.to_owned())
 }

@@ -3,6 +3,7 @@
 //! The given changes of each table form one batch, as in a cut. What comes out is compared table by table, in order;
 //! across tables there is no order.
 
+pub mod cases;
 mod compare;
 mod rows;
 
@@ -50,39 +51,53 @@ pub struct Report {
     pub error: Option<String>,
 }
 
-/// Runs one example through stages made for it.
-pub async fn run(case: &TestCase, stages: &mut [Box<dyn Stage>]) -> Report {
-    match outcome(case, stages).await {
-        Ok((tables, dropped)) => {
-            let mut differences = compare::compare(case, &tables);
-            differences.extend(case.dropped.filter(|d| *d != dropped).map(|d| Difference::dropped(d, dropped)));
-            Report { name: case.name.clone(), passed: differences.is_empty(), dropped, differences, error: None }
-        }
-        Err(error) => Report {
-            name: case.name.clone(),
-            passed: false,
-            dropped: 0,
-            differences: Vec::new(),
-            error: Some(error.to_string()),
-        },
+/// What came out of the stages.
+pub(crate) struct Came {
+    tables: Tables,
+    /// With the table's name where it was refused.
+    rejects: Vec<(String, Reject)>,
+    dropped: u64,
+}
+
+impl Report {
+    fn passed(name: &str) -> Self {
+        Self { name: name.to_owned(), passed: true, dropped: 0, differences: Vec::new(), error: None }
     }
 }
 
-async fn outcome(case: &TestCase, stages: &mut [Box<dyn Stage>]) -> Result<(Tables, u64)> {
-    let mut tables = Tables::new();
-    let mut dropped = 0;
+/// Runs one example through stages made for it.
+pub async fn run(case: &TestCase, stages: &mut [Box<dyn Stage>]) -> Report {
+    judged(case, outcome(case, stages).await)
+}
+
+/// What came out against what the example expects.
+fn judged(case: &TestCase, came: Result<Came>) -> Report {
+    let report = Report::passed(&case.name);
+    let came = match came {
+        Ok(came) => came,
+        Err(error) => return Report { passed: false, error: Some(error.to_string()), ..report },
+    };
+    let (mut tables, dropped) = (came.tables, came.dropped);
+    for (table, reject) in came.rejects {
+        let seen = TestReject { code: reject.code.to_string(), column: reject.column.map(|c| c.to_string()) };
+        tables.entry(table).or_default().push(Seen::Reject(seen));
+    }
+    let mut differences = compare::compare(case, &tables);
+    differences.extend(case.dropped.filter(|d| *d != dropped).map(|d| Difference::dropped(d, dropped)));
+    Report { passed: differences.is_empty(), dropped, differences, ..report }
+}
+
+async fn outcome(case: &TestCase, stages: &mut [Box<dyn Stage>]) -> Result<Came> {
+    let mut came = Came { tables: Tables::new(), rejects: Vec::new(), dropped: 0 };
     for batch in rows::batches(case)? {
         let passed = pass(batch, stages).await?;
-        dropped += passed.dropped;
+        came.dropped += passed.dropped;
         for batch in &passed.batches {
-            collect(batch, &mut tables);
+            collect(batch, &mut came.tables);
         }
-        for (table, reject) in passed.rejects {
-            let seen = TestReject { code: reject.code.to_string(), column: reject.column.map(|c| c.to_string()) };
-            tables.entry(table).or_default().push(Seen::Reject(seen));
-        }
+        came.rejects.extend(passed.rejects);
     }
-    Ok((tables, dropped))
+    Ok(came)
 }
 
 #[derive(Default)]

@@ -33,7 +33,7 @@ use crate::telemetry::Health;
 
 pub use letters::NdjsonLetters;
 pub use runtime::PluginRuntime;
-pub use stages::{configure, load_for};
+pub use stages::{configure, configure_stage, load_for};
 pub use verdict::check_plugins;
 
 /// What all pipelines of a process share.

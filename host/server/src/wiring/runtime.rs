@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_core::Result;
+use millrace_core::batch::ChangeBatch;
+use millrace_core::pipeline::ConfiguredStage;
 use millrace_core::stage::StageLoader;
 use millrace_wasm::conformance::Verdict;
-use millrace_wasm::{Inspection, Keys, RuntimeOptions, WasmRuntime};
+use millrace_wasm::{Inspection, Keys, Measured, RuntimeOptions, WasmRuntime};
 use serde_json::{Map, Value};
 
 use crate::config::model::Limits;
@@ -32,10 +35,26 @@ impl PluginRuntime {
 
     /// A loader of stages for one pipeline, with the secrets that it may grant.
     pub fn loader(&self, pipeline: &str, keys: &BTreeMap<String, Secret>) -> Result<Arc<dyn StageLoader>> {
+        Ok(Arc::new(self.runtime(pipeline, keys)?))
+    }
+
+    /// Runs one stage on a batch again and again: how long it takes, and how much memory.
+    pub async fn measure(
+        &self,
+        pipeline: &str,
+        keys: &BTreeMap<String, Secret>,
+        stage: &ConfiguredStage,
+        batch: &ChangeBatch,
+        time: Duration,
+    ) -> Result<Measured> {
+        self.runtime(pipeline, keys)?.measure(&stage.spec, &stage.artifact, batch, time).await
+    }
+
+    fn runtime(&self, pipeline: &str, keys: &BTreeMap<String, Secret>) -> Result<WasmRuntime> {
         let keys = keys.iter().map(|(name, secret)| (name.clone(), secret.expose().as_bytes().to_vec()));
         let options =
             RuntimeOptions { pipeline: pipeline.to_owned(), cache: self.cache.clone(), keys: Keys::new(keys) };
-        Ok(Arc::new(WasmRuntime::new(options)?))
+        WasmRuntime::new(options)
     }
 
     /// Runs the conformance kit on a component: the cases whose name contains `only`.

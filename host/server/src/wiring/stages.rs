@@ -17,10 +17,13 @@ use crate::config::reference::io_reason;
 ///
 /// Errors: `plugin.not_found`, `plugin.unreadable`, `plugin.digest`.
 pub fn configure(loaded: &Loaded, entries: &[StageEntry]) -> Result<Vec<ConfiguredStage>> {
-    entries.iter().map(|entry| stage(entry, &loaded.folder)).collect()
+    entries.iter().map(|entry| configure_stage(entry, &loaded.folder)).collect()
 }
 
-fn stage(entry: &StageEntry, folder: &Path) -> Result<ConfiguredStage> {
+/// Reads the component that one stage names; a path counts from `folder`.
+///
+/// Errors: as [`configure`].
+pub fn configure_stage(entry: &StageEntry, folder: &Path) -> Result<ConfiguredStage> {
     let path = plugins::find(&entry.plugin, folder)?;
     let artifact = std::fs::read(&path).map_err(|e| {
         Error::config("plugin.unreadable", format!("{}: {}", path.display(), io_reason(&e)))
