@@ -43,9 +43,11 @@ struct Debezium {
     keys: BTreeMap<String, Vec<String>>,
     whole_before: bool,
     declared: BTreeMap<String, Columns>,
-    /// By schema block, table and key columns.
-    known: HashMap<(String, String, Vec<String>), (Form, Vec<Encoding>)>,
+    known: HashMap<FormId, (Form, Vec<Encoding>)>,
 }
+
+/// Schema block, table and key columns.
+type FormId = (String, String, Vec<String>);
 
 /// A JSON object whose values stay text.
 type Object<'a> = BTreeMap<String, &'a RawValue>;
