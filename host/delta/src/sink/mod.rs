@@ -354,13 +354,14 @@ impl Sink for DeltaSink {
         if self.cache.is_some() {
             self.prepare_rows(cut).await?;
         }
-        let created = |(name, table): (&TableName, &SinkTable)| {
-            (table.table.state().is_none() && !table.is_empty()).then(|| name.clone())
+        // That others made it is no difference: a start has to fence it.
+        let is_new = |(name, table): (&TableName, &SinkTable)| {
+            (table.head.positions.is_empty() && !table.is_empty()).then(|| name.clone())
         };
         let manifest = if cut.is_snapshot() { Some(self.manifest(cut)?) } else { None };
         Ok(Prepared {
             refused: std::mem::take(&mut self.refusals),
-            new_tables: self.tables.iter().filter_map(created).collect(),
+            new_tables: self.tables.iter().filter_map(is_new).collect(),
             manifest,
         })
     }

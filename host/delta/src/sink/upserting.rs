@@ -8,7 +8,7 @@ use millrace_core::compare_and_set::Head;
 use millrace_core::cut::Cut;
 use millrace_core::position::{Order, SourceKey};
 use millrace_core::quarantine;
-use millrace_core::schema::{TableName, TableSchema};
+use millrace_core::schema::{Images, TableName, TableSchema};
 use millrace_core::sink::Refusal;
 use millrace_core::{Error, Result};
 
@@ -133,7 +133,16 @@ impl SinkTable {
     /// What tells the rows of this table apart: what the pipeline says, else the source table's primary key.
     pub(super) fn set_key(&mut self, source: &TableSchema, config: &DeltaConfig) -> Result<()> {
         let Some(upserts) = &mut self.upserts else { return Ok(()) };
+        let of_identity = |name: &String| source.columns.iter().any(|c| c.key && *c.name == **name);
         let names: Vec<String> = match config.key.get(&source.name.to_string()) {
+            Some(columns) if source.images == Images::Key && !columns.iter().all(of_identity) => {
+                let (table, key) = (&source.name, columns.join(", "));
+                let reason = format!(
+                    "{table}: changes say of the row before no more than its primary key, and it is told apart by ({key})"
+                );
+                return Err(Error::halt_table("upsert.key_unsent", reason)
+                    .hint("a row whose key changes would stay under the old one: `alter table … replica identity full`, or leave `key:` to the primary key"));
+            }
             Some(columns) => columns.iter().map(|c| table_name_of(c)).collect(),
             None => source.columns.iter().filter(|c| c.key).map(|c| table_name_of(&c.name)).collect(),
         };

@@ -158,7 +158,7 @@ async fn a_table_without_a_key_halts_until_the_pipeline_names_one(mut lake: Lake
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;
     let error = sink.write(batch(1, "a")).await.unwrap_err();
-    assert_eq!((error.kind, error.code), (Kind::Halt, "upsert.no_key"));
+    assert_eq!((error.kind, error.code), (Kind::HaltTable, "upsert.no_key"));
     lake.config.key = [("public.orders".to_owned(), vec!["id".to_owned()])].into();
     let mut sink = lake.sink();
     fenced(&mut sink, 1, &[]).await;
@@ -171,13 +171,23 @@ async fn a_table_without_a_key_halts_until_the_pipeline_names_one(mut lake: Lake
     let mut other = lake.sink();
     fenced(&mut other, 2, &[orders()]).await;
     let error = other.write(batch(3, "c")).await.unwrap_err();
-    assert_eq!((error.kind, error.code), (Kind::Halt, "upsert.key_changed"));
+    assert_eq!((error.kind, error.code), (Kind::HaltTable, "upsert.key_changed"));
     lake.config.key = [("public.orders".to_owned(), vec!["absent".to_owned()])].into();
     let mut other = Lake { folder: tempfile::tempdir().unwrap(), ..lake };
     other.config.path = other.path("{namespace}/{table}").display().to_string();
     let mut sink = other.sink();
     fenced(&mut sink, 1, &[]).await;
     assert_eq!(sink.write(batch(1, "a")).await.unwrap_err().code, "upsert.key_column");
+
+    // What an update does not say of the row before can not tell where that is.
+    let columns = vec![Column::new("id", ColumnType::Int64).key(), Column::new("note", ColumnType::Text)];
+    let form = Arc::new(TableSchema::new(orders(), columns, Images::Key));
+    other.config.key = [("public.orders".to_owned(), vec!["note".to_owned()])].into();
+    let mut sink = other.sink();
+    fenced(&mut sink, 1, &[]).await;
+    let unsent = batch_of(&form, &source(), false, &[(1, Insert, Some(1), Some("a"))]);
+    let error = sink.write(unsent).await.unwrap_err();
+    assert_eq!((error.kind, error.code), (Kind::HaltTable, "upsert.key_unsent"));
 }
 
 /// Each of these with deletion vectors, and with files that are written anew.

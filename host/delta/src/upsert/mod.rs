@@ -141,11 +141,11 @@ impl Upserts {
 
     /// By what the rows of `table` are told apart from now on; `wanted`: the table's own names.
     ///
-    /// Errors: `upsert.no_key`, `upsert.key_changed`, `upsert.key_column` (halt).
+    /// Errors: `upsert.no_key`, `upsert.key_changed`, `upsert.key_column` (halt the table).
     pub(crate) fn set_key(&mut self, table: &Table, schema: &DeltaSchema, wanted: Vec<String>) -> Result<()> {
         let place = table.place();
         if wanted.is_empty() {
-            return Err(Error::halt("upsert.no_key", format!("{place}: the source table has no primary key"))
+            return Err(Error::halt_table("upsert.no_key", format!("{place}: the source table has no primary key"))
                 .hint("name its columns under `key:` of the sink, or write it in the mode `changelog`"));
         }
         let stored = table.state().and_then(|s| s.metadata.property(KEY)).and_then(|t| serde_json::from_str(t).ok());
@@ -153,13 +153,13 @@ impl Upserts {
         if !before.is_empty() && before != wanted {
             let (before, now) = (before.join(", "), wanted.join(", "));
             let reason = format!("{place}: its rows are told apart by ({before}), and by ({now}) now");
-            return Err(Error::halt("upsert.key_changed", reason)
+            return Err(Error::halt_table("upsert.key_changed", reason)
                 .hint("rows under the old key would stay; take a new snapshot into another path, or set `key:` to the old one"));
         }
         let new = form(&wanted, &schema.fields).filter(|f| f.fields.iter().all(|field| can_be_key(&field.ty)));
         let Some(new) = new else {
             let names = wanted.join(", ");
-            return Err(Error::halt(
+            return Err(Error::halt_table(
                 "upsert.key_column",
                 format!("{place}: ({names}) is no key: a column is missing, or of a type without equality"),
             )
@@ -169,7 +169,9 @@ impl Upserts {
         let same = |target: &Target| types_of(&target.form) == types_of(&new);
         if !self.target.as_ref().is_some_and(same) {
             if let Some(before) = &mut self.target {
-                // What is known of its files is by the types that the key had.
+                // What is known of its files is by the types that the key had; of those that no cut looked into, too.
+                let files = table.state().and_then(|s| s.files.as_ref());
+                files.iter().flat_map(|files| files.iter()).for_each(|add| before.keys.forget(&add.path));
                 before.keep(|_| false);
             }
             self.target = Some(Target::new(table.store().clone(), Arc::new(new), Arc::clone(&self.cache)));
