@@ -208,6 +208,7 @@ fn a_table_whose_columns_may_not_change_stands_where_they_did_and_goes_on_once_t
         host = start("exception");
     }
     // A stop that comes while the sink is met again ends the host.
+    host.says("changes flow", 1, PATIENCE);
     host.stop(PATIENCE);
     host = start("exception");
     stands(&host);
