@@ -220,6 +220,50 @@ both_ways! {
     a_staged_snapshot_is_committed_after_a_crash
     columns_come_and_go_and_rows_keep_what_they_had
     a_key_that_no_partition_can_have_is_a_letter
+    rows_whose_keys_move_onto_one_another_all_stay
+}
+
+/// Transaction, key before and after; of a row that a change makes or removes one of them.
+type Move = (i64, Option<i64>, Option<i64>, &'static str);
+
+fn moves(all: &[Move]) -> ChangeBatch {
+    let mut rows = RowsBuilder::new(source(), orders_schema(), false, 2 * all.len()).unwrap();
+    for (ordinal, (commit, before, after, note)) in (1..).zip(all) {
+        rows.begin_change(Order::new(*commit, ordinal), commit * 1_000);
+        let kinds = if before.is_none() { [Insert; 2] } else { [Pre, Post] };
+        let kinds = if after.is_none() { [Delete; 2] } else { kinds };
+        for (id, kind) in [before, after].into_iter().zip(kinds) {
+            let Some(id) = id else { continue };
+            rows.begin_row(kind);
+            if let Cells::Int64(cells) = &mut rows.column(0).cells {
+                cells.append_value(*id);
+            }
+            if let Cells::Text(cells) = &mut rows.column(1).cells {
+                cells.append_value(note);
+            }
+        }
+    }
+    rows.finish().unwrap().unwrap()
+}
+
+async fn rows_whose_keys_move_onto_one_another_all_stay(lake: Lake) {
+    let mut sink = lake.sink();
+    fenced(&mut sink, 1, &[]).await;
+    let row = |id, note| (1, None, Some(id), note);
+    commit(&mut sink, moves(&[row(1, "a"), row(2, "b"), row(3, "c")])).await;
+    let moved = |commit, from, to, note| (commit, Some(from), Some(to), note);
+    commit(&mut sink, moves(&[moved(2, 1, 2, "a"), moved(2, 2, 3, "b"), moved(2, 3, 4, "c")])).await;
+    assert_rows(&rows_of(&lake).await, &[("2", "a"), ("3", "b"), ("4", "c")]);
+    commit(&mut sink, moves(&[moved(3, 2, 3, "a"), moved(3, 3, 2, "b")])).await;
+    assert_rows(&rows_of(&lake).await, &[("2", "b"), ("3", "a"), ("4", "c")]);
+    // Rows of the cut itself, and a row that moves on and is deleted by a later transaction.
+    let made = [(4, None, Some(7), "d"), (4, None, Some(8), "e"), moved(5, 7, 8, "d"), moved(5, 8, 7, "e")];
+    let gone = [moved(6, 4, 5, "c"), (7, Some(5), None, "c"), moved(8, 2, 9, "b"), moved(8, 9, 10, "b")];
+    commit(&mut sink, moves(&[made, gone].concat())).await;
+    assert_rows(&rows_of(&lake).await, &[("10", "b"), ("3", "a"), ("7", "e"), ("8", "d")]);
+    // An old row gives way to one that moves onto its key, and goes itself.
+    commit(&mut sink, moves(&[moved(9, 10, 3, "b"), (9, Some(3), None, "a")])).await;
+    assert_rows(&rows_of(&lake).await, &[("3", "b"), ("7", "e"), ("8", "d")]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,11 +3,12 @@
 //! A preimage or a delete takes its key out, an insert or a postimage puts its key in; what the image of a change does not
 //! have comes from the state before it, which may be an earlier image of the cut or the row that the table has now.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use millrace_core::batch::{ChangeBatch, ChangeType};
 use millrace_core::position::{Order, SourceKey};
+use millrace_core::schema::Images;
 use millrace_core::{Error, Result};
 
 use super::key_columns;
@@ -103,6 +104,9 @@ pub(crate) struct Folded {
     pub images: u64,
     /// Of them, those that came too late.
     pub late: u64,
+    /// Keys that a row moved onto before anything else was known of them: the table may have a row there that is to move on
+    /// within the same transaction (a deferrable key).
+    pub landed: BTreeSet<u32>,
 }
 
 /// For each image of a change whether it came too late; empty where rows have no age.
@@ -119,13 +123,26 @@ struct Folding<'a> {
     places: Vec<Arc<[Option<u32>]>>,
     ids: HashMap<Box<[u8]>, u32>,
     ages: Option<&'a Ages>,
+    /// Of those that rows moved onto, the keys under which the table has a row.
+    occupied: &'a BTreeSet<u32>,
+    /// Rows that were under a key when another moved onto it: the next row before a change there is theirs, in the same
+    /// transaction.
+    displaced: HashMap<u32, (i64, Fate)>,
     folded: Folded,
 }
 
-/// `fields`: of the table. `ages`: by which rows that come too late are left out; of the keys that a fold without them has.
-pub(crate) fn fold(parts: &[Part], fields: &[Field], refused: &Refused, ages: Option<&Ages>) -> Folded {
+/// `fields`: of the table. `ages`: by which rows that come too late are left out. `occupied`: of [`Folded::landed`], the keys
+/// under which the table has a row. Both are of the keys that a fold without them has.
+pub(crate) fn fold(
+    parts: &[Part],
+    fields: &[Field],
+    refused: &Refused,
+    ages: Option<&Ages>,
+    occupied: &BTreeSet<u32>,
+) -> Folded {
     let places = parts.iter().map(|part| places(part, fields)).collect();
-    let mut folding = Folding { parts, fields, places, ids: HashMap::new(), ages, folded: Folded::default() };
+    let (ids, displaced, folded) = (HashMap::new(), HashMap::new(), Folded::default());
+    let mut folding = Folding { parts, fields, places, ids, ages, occupied, displaced, folded };
     let mut first = 0;
     while first < parts.len() {
         let origin = &parts[first].batch.origin;
@@ -174,16 +191,22 @@ impl Folding<'_> {
         self.folded.images += images.len() as u64;
         if images.iter().any(|at| self.kind(*at) == ChangeType::Truncate) {
             self.ids.clear();
+            self.displaced.clear();
             let Folded { images, late, .. } = self.folded;
             self.folded = Folded { truncated: true, images, late, ..Folded::default() };
             return;
         }
         let mut before: Vec<(At, u32, Fate)> = Vec::new();
+        let mut moves_on = BTreeSet::new();
         let mut after: Vec<(At, u32)> = Vec::new();
         for at in images {
             let id = self.id(*at);
             match self.kind(*at) {
-                ChangeType::UpdatePreimage | ChangeType::Delete => before.push((*at, id, self.before(id))),
+                ChangeType::UpdatePreimage | ChangeType::Delete => {
+                    let displaced = self.displaced.remove(&id).filter(|(commit, _)| *commit == self.commit(*at));
+                    moves_on.extend(displaced.as_ref().map(|_| id));
+                    before.push((*at, id, displaced.map_or_else(|| self.before(id), |(_, row)| row)));
+                }
                 ChangeType::Insert | ChangeType::UpdatePostimage => after.push((*at, id)),
                 ChangeType::Truncate => {}
             }
@@ -191,7 +214,7 @@ impl Folding<'_> {
         let late = self.late(&before, &after);
         self.folded.late += late.before.iter().chain(&late.after).filter(|late| **late).count() as u64;
         for (place, (_, id, _)) in before.iter().enumerate() {
-            if late.before.get(place) != Some(&true) {
+            if late.before.get(place) != Some(&true) && !moves_on.contains(id) {
                 self.folded.fates[*id as usize] = Fate::Gone;
             }
         }
@@ -207,7 +230,35 @@ impl Folding<'_> {
                 // A key that only this change touched is new in `ids`: the table decides.
                 None => self.image(at, id, &self.before(id), None),
             };
+            if pair.is_some_and(|(_, old, _)| *old != id) {
+                self.note_landing(at, id);
+            }
             self.folded.fates[id as usize] = Fate::Row(image);
+        }
+    }
+
+    /// The transaction of an image.
+    fn commit(&self, at: At) -> i64 {
+        self.parts[at.part as usize].batch.order(at.row as usize).commit()
+    }
+
+    /// A row moves onto a key. No key but a deferrable one lets it do that where another row is, and PostgreSQL asks for
+    /// `replica identity full` there.
+    fn note_landing(&mut self, at: At, id: u32) {
+        if self.parts[at.part as usize].batch.schema.images != Images::Full {
+            return;
+        }
+        let there = self.before(id);
+        let is_there = match &there {
+            Fate::Row(_) => true,
+            Fate::Untouched => {
+                self.folded.landed.insert(id);
+                self.occupied.contains(&id)
+            }
+            Fate::Gone => false,
+        };
+        if is_there {
+            self.displaced.insert(id, (self.commit(at), there));
         }
     }
 
@@ -303,174 +354,4 @@ impl Folding<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::schema::DeltaType;
-    use crate::upsert::keys::KeyForm;
-    use arrow_array::{ArrayRef, Int64Array, StringArray};
-    use arrow_buffer::BooleanBuffer;
-    use millrace_core::batch::Changes;
-    use millrace_core::schema::{Column, ColumnType, Images, TableName, TableSchema};
-
-    /// Change, type, key, value; `None` for a value that was not sent.
-    type Row = (u32, ChangeType, i64, Option<&'static str>);
-
-    fn part(origin: &Arc<Changes>, rows: &[Row]) -> Part {
-        let columns = vec![Column::new("id", ColumnType::Int64).key(), Column::new("v", ColumnType::Text)];
-        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.2)));
-        let values: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.3)));
-        let bits: BooleanBuffer = rows.iter().map(|r| r.3.is_none()).collect();
-        let form = KeyForm { fields: fields()[..1].to_vec() };
-        let column = |name: &str, cells: &ArrayRef, unavailable| Given {
-            name: name.into(),
-            cells: Arc::clone(cells),
-            unavailable,
-        };
-        Part {
-            keys: form.encode(std::slice::from_ref(&ids)).unwrap(),
-            columns: vec![column("id", &ids, None), column("v", &values, Some(bits.clone()))],
-            ages: None,
-            batch: ChangeBatch {
-                schema: Arc::new(TableSchema::new(TableName::new("s", "t"), columns, Images::Full)),
-                origin: Arc::clone(origin),
-                change_types: rows.iter().map(|r| r.1).collect(),
-                changes: rows.iter().map(|r| r.0).collect(),
-                columns: vec![ids, values],
-                unavailable: vec![None, Some(bits)],
-            },
-        }
-    }
-
-    fn fields() -> Vec<Field> {
-        vec![Field::new("id", DeltaType::Long), Field::new("v", DeltaType::Text)]
-    }
-
-    fn origin() -> Arc<Changes> {
-        Arc::new(Changes {
-            source: SourceKey::new("s.t"),
-            snapshot: false,
-            orders: (1..=20).map(|n| Order::new(n, 1)).collect(),
-            commit_times: vec![0; 20],
-            rejects: Vec::new(),
-            keys: Default::default(),
-        })
-    }
-
-    /// For each key: what its value is, as text.
-    fn outcome(parts: &[Part], refused: &Refused) -> Vec<(i64, String)> {
-        let folded = fold(parts, &fields(), refused, None);
-        let value = |source: Source| match source {
-            Source::Cell(at) => {
-                let cells = parts[at.part as usize].columns[1].cells.as_any().downcast_ref::<StringArray>().unwrap();
-                cells.value(at.row as usize).to_owned()
-            }
-            Source::Stored(key) => format!("stored of {}", id(&folded.keys[key as usize])),
-            Source::Lost => "lost".into(),
-        };
-        fn id(key: &[u8]) -> i64 {
-            (u64::from_be_bytes(key.try_into().unwrap()) ^ 1 << 63) as i64
-        }
-        let mut all: Vec<(i64, String)> = folded
-            .keys
-            .iter()
-            .zip(&folded.fates)
-            .map(|(key, fate)| {
-                let text = match fate {
-                    Fate::Untouched => "untouched".to_owned(),
-                    Fate::Gone => "gone".to_owned(),
-                    Fate::Row(image) => value(image.source(1)),
-                };
-                (id(key), text)
-            })
-            .collect();
-        all.sort();
-        all
-    }
-
-    #[track_caller]
-    fn check(rows: &[Row], expected: &[(i64, &str)]) {
-        let found = outcome(&[part(&origin(), rows)], &Refused::new());
-        let found: Vec<(i64, &str)> = found.iter().map(|(k, v)| (*k, v.as_str())).collect();
-        assert_eq!(found, expected);
-    }
-
-    use ChangeType::{Delete, Insert, Truncate, UpdatePostimage as Post, UpdatePreimage as Pre};
-
-    #[test]
-    fn the_last_image_of_a_key_counts() {
-        check(&[(0, Insert, 1, Some("a")), (1, Pre, 1, Some("a")), (1, Post, 1, Some("b"))], &[(1, "b")]);
-        check(&[(0, Post, 1, Some("a")), (1, Post, 1, Some("b")), (2, Delete, 1, None)], &[(1, "gone")]);
-        check(&[(0, Delete, 1, None), (1, Insert, 1, Some("c"))], &[(1, "c")]);
-    }
-
-    #[test]
-    fn what_was_not_sent_comes_from_the_image_before_then_from_the_table() {
-        check(&[(0, Post, 1, None)], &[(1, "stored of 1")]);
-        check(&[(0, Post, 1, Some("a")), (1, Post, 1, None), (2, Post, 1, None)], &[(1, "a")]);
-        check(&[(0, Pre, 1, Some("full")), (0, Post, 1, None)], &[(1, "full")]);
-        check(&[(0, Delete, 1, None), (1, Post, 1, None)], &[(1, "lost")]);
-    }
-
-    #[test]
-    fn a_key_change_takes_along_what_was_not_sent() {
-        check(&[(0, Pre, 1, None), (0, Post, 2, None)], &[(1, "gone"), (2, "stored of 1")]);
-        check(
-            &[(0, Post, 1, Some("a")), (1, Pre, 1, None), (1, Post, 2, None), (2, Pre, 2, None), (2, Post, 3, None)],
-            &[(1, "gone"), (2, "gone"), (3, "a")],
-        );
-        // There and back, and swapped in one change.
-        check(
-            &[(0, Pre, 1, None), (0, Post, 2, None), (1, Pre, 2, None), (1, Post, 1, None)],
-            &[(1, "stored of 1"), (2, "gone")],
-        );
-        check(
-            &[(0, Pre, 1, None), (0, Pre, 2, None), (0, Post, 2, None), (0, Post, 1, None)],
-            &[(1, "stored of 1"), (2, "stored of 2")],
-        );
-    }
-
-    #[test]
-    fn a_lone_preimage_retracts_its_key() {
-        check(&[(0, Pre, 1, Some("a"))], &[(1, "gone")]);
-    }
-
-    #[test]
-    fn a_truncate_ends_everything_before_it() {
-        check(&[(0, Insert, 1, Some("a")), (1, Truncate, 0, None), (2, Insert, 2, Some("b"))], &[(2, "b")]);
-        check(&[(0, Truncate, 0, None), (1, Post, 1, None)], &[(1, "lost")]);
-        let folded = fold(&[part(&origin(), &[(0, Truncate, 0, None)])], &fields(), &Refused::new(), None);
-        assert!(folded.truncated && folded.keys.is_empty());
-    }
-
-    #[test]
-    fn letters_are_left_out_with_all_their_images() {
-        let rows: &[Row] =
-            &[(0, Insert, 1, Some("a")), (1, Pre, 1, Some("a")), (1, Post, 2, Some("b")), (2, Post, 3, Some("c"))];
-        let refused = Refused::from([(SourceKey::new("s.t"), Order::new(2, 1))]);
-        let found = outcome(&[part(&origin(), rows)], &refused);
-        assert_eq!(found, [(1, "a".to_owned()), (3, "c".to_owned())]);
-    }
-
-    #[test]
-    fn batches_of_the_same_changes_are_folded_in_the_order_of_the_changes() {
-        let origin = origin();
-        let one = part(&origin, &[(0, Insert, 1, Some("a")), (3, Delete, 1, None)]);
-        let two = part(&origin, &[(1, Post, 1, Some("b")), (4, Post, 2, Some("d"))]);
-        assert_eq!(outcome(&[one, two], &Refused::new()), [(1, "gone".to_owned()), (2, "d".to_owned())]);
-    }
-
-    #[test]
-    fn an_image_knows_the_changes_that_it_leans_on() {
-        let rows: &[Row] = &[(0, Post, 1, None), (1, Post, 1, None), (2, Post, 2, None), (3, Post, 2, Some("whole"))];
-        let folded = fold(&[part(&origin(), rows)], &fields(), &Refused::new(), None);
-        let chains: Vec<&[(u32, u32)]> = folded
-            .fates
-            .iter()
-            .map(|fate| match fate {
-                Fate::Row(image) => &image.chain[..],
-                Fate::Untouched | Fate::Gone => &[],
-            })
-            .collect();
-        assert_eq!(chains, [&[(0, 0), (0, 1)][..], &[(0, 3)][..]]);
-    }
-}
+mod tests;

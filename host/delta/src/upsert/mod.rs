@@ -256,7 +256,7 @@ impl Upserts {
                 .map(|(part, change)| self.refusal(part, &[change], &truncate_of_a_shared_table()))
                 .collect();
         }
-        let mut folded = fold(&self.parts, &schema.fields, refused, None);
+        let mut folded = fold(&self.parts, &schema.fields, refused, None, &BTreeSet::new());
         let target = self.target.as_mut().ok_or_else(|| Error::bug("an upsert without a key"))?;
         let wanted = Arc::new(Wanted::new(&target.form, folded.keys.clone()));
         let state = table.state();
@@ -266,9 +266,13 @@ impl Upserts {
         };
         let mut found = target.locate(&wanted, &files).await?;
         let (present, mut duplicates) = present(&folded, &wanted, &found);
+        let occupied: BTreeSet<u32> = folded.landed.iter().copied().filter(|id| present.contains_key(id)).collect();
+        if self.age.is_none() && !occupied.is_empty() {
+            folded = fold(&self.parts, &schema.fields, refused, None, &occupied);
+        }
         if let Some(age) = &self.age {
             let ages = Ages::read(table, age, &schema.fields, &present).await?;
-            folded = fold(&self.parts, &schema.fields, refused, Some(&ages));
+            folded = fold(&self.parts, &schema.fields, refused, Some(&ages), &occupied);
             duplicates -= leave(&folded, &wanted, &mut found);
         }
         let unresolved = unresolved(&folded, &present, schema);
