@@ -191,6 +191,7 @@ fn a_table_whose_columns_may_not_change_stands_where_they_did_and_goes_on_once_t
     let mut host = start("exception");
     slot::catch_up(&scene.server, &host, &scene.lake, 2, PATIENCE);
     scene.server.sql("insert into orders values (11, 11)");
+    slot::catch_up(&scene.server, &host, &scene.lake, 2, PATIENCE);
     scene.server.sql("alter table orders add column note text; insert into orders values (12, 12, 'x')");
     scene.server.sql("insert into customers (note) values ('y')");
     let customers = scene.lake.table("public", "customers");
