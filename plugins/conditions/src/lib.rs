@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 mod range;
 
-pub use range::{Bounds, Number, Range, is_number};
+pub use range::{Bounds, Number, Range};
 
 /// A list of values, as a config names them.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ impl Condition {
     /// # Errors
     /// A range is for numbers.
     pub fn fits(&self, column: &ColumnDef) -> Result<(), String> {
-        match self.range.is_some() && !is_number(&column.ty) {
+        match self.range.is_some() && !column.ty.is_number() {
             true => Err(format!("column {} is {}, a range is for numbers", column.name, column.ty)),
             false => Ok(()),
         }

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use millrace_sdk::{DataType, Value};
+use millrace_sdk::Value;
 
 /// A lower and an upper end; each may be open, and may belong to the range or not.
 #[derive(Debug, Clone)]
@@ -105,22 +105,6 @@ fn compare(value: &Value<'_>, end: Option<&(Number, bool)>) -> Option<(Option<Or
         value => Parts::of(&value.to_string()).and_then(|v| Some(v.cmp(&Parts::of(&end.text)?))),
     };
     Some((ordering, *included))
-}
-
-pub fn is_number(ty: &DataType) -> bool {
-    use DataType as T;
-    matches!(
-        ty,
-        T::Int8
-            | T::Int16
-            | T::Int32
-            | T::Int64
-            | T::UInt64
-            | T::Float32
-            | T::Float64
-            | T::Decimal64 { .. }
-            | T::Decimal { .. }
-    )
 }
 
 /// A decimal taken apart, for comparing without rounding. "Infinity" is more than any, "NaN" is no number.

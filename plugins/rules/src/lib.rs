@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use conditions::{Bounds, Range, Values, is_number};
+use conditions::{Bounds, Range, Values};
 use millrace_sdk::prelude::*;
 use regex::Regex;
 use serde_json::Value as Json;
@@ -122,7 +122,7 @@ impl Rule {
 
     fn plan(&self, column: &str, schema: &Schema, plan: &mut CheckPlan) -> Result<(), Error> {
         let Some(definition) = schema.column(column) else { return Ok(()) };
-        let number = is_number(&definition.ty);
+        let number = definition.ty.is_number();
         if self.required
             && let Some(rule) = plan.rule(format!("{column} required"), column, self.severity)
         {

@@ -79,8 +79,8 @@ impl Conversion {
             (T::Date | T::Timestamp | T::TimestampTz, Some(_)) => return Err(", so leave `from` out".to_string()),
             (T::Text, None) => Form::Iso8601,
             (T::Text, Some(from)) => from.clone(),
-            (_, Some(from @ Form::Unix(_))) if is_number(ty) => from.clone(),
-            _ if is_number(ty) => return Err(": write `from: unix_s`, unix_ms, unix_us or unix_ns".to_string()),
+            (_, Some(from @ Form::Unix(_))) if ty.is_number() => from.clone(),
+            _ if ty.is_number() => return Err(": write `from: unix_s`, unix_ms, unix_us or unix_ns".to_string()),
             _ => return Err(", which holds no point in time".to_string()),
         };
         let to = match (&self.to, &from) {
@@ -91,22 +91,6 @@ impl Conversion {
         };
         Ok((from, to))
     }
-}
-
-fn is_number(ty: &DataType) -> bool {
-    use DataType as T;
-    matches!(
-        ty,
-        T::Int8
-            | T::Int16
-            | T::Int32
-            | T::Int64
-            | T::UInt64
-            | T::Float32
-            | T::Float64
-            | T::Decimal64 { .. }
-            | T::Decimal { .. }
-    )
 }
 
 fn put(moment: Moment, truncate: Option<Unit>, to: &Form, out: &mut Out) -> Result<(), Reject> {

@@ -87,6 +87,23 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// Whether its values are numbers: integers, floats, decimals.
+    pub fn is_number(&self) -> bool {
+        use DataType as T;
+        matches!(
+            self,
+            T::Int8
+                | T::Int16
+                | T::Int32
+                | T::Int64
+                | T::UInt64
+                | T::Float32
+                | T::Float64
+                | T::Decimal64 { .. }
+                | T::Decimal { .. }
+        )
+    }
+
     /// The type of this name: "int64", "text", "decimal(20,2)", "timestamp_tz" …
     pub fn parse(name: &str) -> Option<Self> {
         Some(match name {

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args as ClapArgs, Subcommand};
+use millrace_core::Result;
 use millrace_core::quarantine::WAITS;
 use millrace_core::record::Record;
-use millrace_core::{Error, Result};
 use millrace_delta::Letter;
 use serde_json::{Value, json};
 
@@ -47,22 +47,21 @@ pub(super) struct Args {
 }
 
 pub(super) async fn ls(args: &Args) -> Result<Outcome> {
-    let files = match config::load_all(std::slice::from_ref(&args.file)) {
-        Ok(files) => files,
+    let loaded = match config::load(&args.file) {
+        Ok(loaded) => loaded,
         Err(problems) => return Ok(validate::refused(&problems, args.json)),
     };
-    let Some(loaded) = files.first() else { return Err(Error::bug("a file that was not loaded")) };
     let env = Arc::new(TokioEnvironment::new());
-    let records = wiring::records(loaded, env.clone())?;
+    let records = wiring::records(&loaded, env.clone())?;
     let record = Record::latest(records.as_ref()).await?;
-    let letters = millrace_delta::letters(&wiring::letters_table(loaded)?, &loaded.config.pipeline, env).await?;
+    let letters = millrace_delta::letters(&wiring::letters_table(&loaded)?, &loaded.config.pipeline, env).await?;
     let is_wanted = |letter: &&Letter| {
         args.table.as_ref().is_none_or(|table| *letter.source.table == **table)
             && args.key.as_ref().is_none_or(|key| letter.keys.contains(key))
     };
     let wanted: Vec<&Letter> = letters.iter().filter(is_wanted).collect();
     let shown = &wanted[wanted.len().saturating_sub(args.limit)..];
-    let holds = |letter: &Letter| wiring::has_quarantine(loaded) && holds_back(letter, record.as_ref());
+    let holds = |letter: &Letter| wiring::has_quarantine(&loaded) && holds_back(letter, record.as_ref());
     let mut keys: Vec<_> =
         wanted.iter().filter(|l| holds(l)).flat_map(|l| l.keys.iter().map(|k| (&l.source, k))).collect();
     keys.sort();

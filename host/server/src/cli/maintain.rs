@@ -40,14 +40,13 @@ pub(super) struct Args {
 }
 
 pub(super) async fn perform(args: &Args) -> Result<Outcome> {
-    let files = match config::load_all(std::slice::from_ref(&args.file)) {
-        Ok(files) => files,
+    let loaded = match config::load(&args.file) {
+        Ok(loaded) => loaded,
         Err(problems) => return Ok(validate::refused(&problems, args.json)),
     };
-    let Some(loaded) = files.first() else { return Err(Error::bug("a file that was not loaded")) };
     let env = Arc::new(TokioEnvironment::new());
-    let mut sink = wiring::lake(loaded, env.clone())?;
-    let record = Record::latest(wiring::records(loaded, env)?.as_ref()).await?;
+    let mut sink = wiring::lake(&loaded, env.clone())?;
+    let record = Record::latest(wiring::records(&loaded, env)?.as_ref()).await?;
     let known: Vec<TableName> = record.map(|record| record.tables.into_iter().collect()).unwrap_or_default();
     let is_wanted = |name: &&TableName| args.table.as_ref().is_none_or(|wanted| name.to_string() == *wanted);
     let wanted: Vec<&TableName> = known.iter().filter(is_wanted).collect();

@@ -34,12 +34,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn perform(args: &Args) -> Result<Outcome> {
-    let files = match config::load_all(std::slice::from_ref(&args.file)) {
-        Ok(files) => files,
+    let loaded = match config::load(&args.file) {
+        Ok(loaded) => loaded,
         Err(problems) => return Ok(validate::refused(&problems, false)),
     };
-    let Some(loaded) = files.first() else { return Err(Error::bug("a file that was not loaded")) };
-    let records = wiring::records(loaded, Arc::new(TokioEnvironment::new()))?;
+    let records = wiring::records(&loaded, Arc::new(TokioEnvironment::new()))?;
     let before = place(records.as_ref(), &loaded.config.pipeline, &args.table).await?;
     records.request_snapshot(&args.table).await?;
     say(format_args!("{}: a new snapshot is asked for", args.table));
